@@ -1,0 +1,30 @@
+//! What an event is: from untrusted bytes to a believed event, and from there to Arrow rows.
+//!
+//! ```text
+//! bytes ──parse──▶ Event ──verify──▶ VerifiedEvent ──EventBatchBuilder──▶ RecordBatch
+//!             └──▶ Rejection   └──▶ Rejection
+//! ```
+//!
+//! Read in this order: [`event`], [`id`], [`verify`], [`rejection`], [`tags`], [`time`], [`clock`], [`schema`],
+//! [`batch`], [`layout`]. The crate knows nothing of sockets, Kafka, object stores or SQL; `layout` names the topics
+//! and object keys at which the other rooms meet.
+
+pub mod batch;
+pub mod clock;
+pub mod event;
+pub mod id;
+mod json;
+pub mod layout;
+pub mod rejection;
+pub mod schema;
+pub mod tags;
+pub mod time;
+pub mod verify;
+
+pub use batch::{EventBatchBuilder, Origin};
+pub use clock::Clock;
+pub use event::{Event, Limits};
+pub use id::{EventId, PublicKey};
+pub use rejection::{Reason, Rejection};
+pub use time::{EventTime, Span};
+pub use verify::VerifiedEvent;
