@@ -1,0 +1,52 @@
+//! Events in, topic out, topic to lake: everything between a stranger's socket and the shelves others read from.
+//!
+//! ```text
+//! relay ─┐ frames                       ┌─▶ <topic>           ──lake──▶ objects
+//! relay ─┼────────▶ verifier ─▶ publish ┤
+//! file  ─┘ lines     │   ▲              └─▶ <topic>.rejected
+//!                    └─dedup
+//! ```
+//!
+//! Every queue between two stations has a bound: when the log is slow, the verifiers wait, then the sockets do.
+//!
+//! Read in this order: [`relay`] (one connection: ask, read, page, come back), `file` (lines instead of frames),
+//! `verifier` (bytes become belief, off the socket's task), `dedup` (ids verified and acknowledged), `parcel` and
+//! `publish` (to the raw topic, then acknowledged), `rejected` (what is turned away, with its reason), `pipeline` (the
+//! stations put together), [`lake`] (topic to objects), `metrics`.
+//!
+//! The crate reads no environment, prints nothing and never exits; log, store and clock are handed in.
+
+mod dedup;
+mod error;
+mod file;
+mod kinds;
+pub mod lake;
+mod metrics;
+mod parcel;
+mod pipeline;
+mod publish;
+mod rejected;
+mod relay;
+mod settings;
+mod verifier;
+
+use std::sync::Arc;
+
+pub use error::{Error, ErrorKind, Result};
+pub use file::file;
+pub use kinds::Kinds;
+pub use metrics::{Counters, CountersSnapshot, RelaySnapshot};
+pub use pipeline::create_topics;
+pub use relay::{Backoff, nostr};
+pub use settings::{FileSettings, IntakeSettings, NostrSettings};
+
+/// What a run works with, and what its owner watches it by.
+#[derive(Clone, Debug)]
+pub struct Components {
+    /// Where topics lie.
+    pub log: Arc<dyn topic::Log>,
+    /// Wall clock of received times.
+    pub clock: event::Clock,
+    /// Counters of the run.
+    pub counters: Arc<Counters>,
+}

@@ -1,0 +1,136 @@
+//! What travels between the stations: an arrival from a source, and a parcel of records on its way to the log with
+//! the ids that are settled once it has arrived.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use event::layout::{HEADER_PHASE, HEADER_RECEIVED_AT, HEADER_RELAY, HEADER_SOURCE};
+use event::{EventId, Reason};
+use topic::{Header, Record};
+
+/// Where bytes come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Nostr,
+    File,
+}
+
+/// Whether bytes are history or news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Backfill,
+    Live,
+}
+
+/// Bytes as they arrived, and what is known about their arrival.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival {
+    /// The event object, or the whole frame or line where none could be told apart.
+    pub(crate) raw: Bytes,
+    /// URL of the relay, or label of the file.
+    pub(crate) relay: Arc<str>,
+    /// When the frame left the socket, milliseconds since 1970.
+    pub(crate) received_at_ms: i64,
+    pub(crate) source: Source,
+    pub(crate) phase: Phase,
+}
+
+impl Arrival {
+    /// The headers that every record has, raw or rejected.
+    pub(crate) fn headers(&self) -> Vec<Header> {
+        let source = match self.source {
+            Source::Nostr => "nostr",
+            Source::File => "file",
+        };
+        let phase = match self.phase {
+            Phase::Backfill => "backfill",
+            Phase::Live => "live",
+        };
+        vec![
+            header(HEADER_SOURCE, Bytes::from_static(source.as_bytes())),
+            header(HEADER_RELAY, Bytes::copy_from_slice(self.relay.as_bytes())),
+            header(HEADER_RECEIVED_AT, self.received_at_ms.to_string().into()),
+            header(HEADER_PHASE, Bytes::from_static(phase.as_bytes())),
+        ]
+    }
+
+    /// The record of the raw topic: key = id in hex, value = the event's bytes, time = received time.
+    pub(crate) fn into_record(self, id: &EventId) -> Record {
+        Record {
+            key: Some(id.to_string().into()),
+            headers: self.headers(),
+            value: Some(self.raw),
+            timestamp_ms: Some(self.received_at_ms),
+            partition: None,
+        }
+    }
+}
+
+pub(crate) fn header(name: &str, value: Bytes) -> Header {
+    Header { name: name.to_owned(), value }
+}
+
+/// A record on its way to the log.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// A verified event whose id has been claimed.
+    Event(EventId, Record),
+    /// Refused input.
+    Rejected(Reason, Record),
+}
+
+/// Records that are sent and acknowledged together, with the ids that are known from then on.
+#[derive(Debug, Default)]
+pub(crate) struct Parcel {
+    pub(crate) ids: Vec<EventId>,
+    pub(crate) events: Vec<Record>,
+    pub(crate) reasons: Vec<Reason>,
+    pub(crate) rejected: Vec<Record>,
+}
+
+impl Parcel {
+    pub(crate) fn of(outgoing: impl Iterator<Item = Outgoing>) -> Self {
+        let mut parcel = Self::default();
+        for one in outgoing {
+            match one {
+                Outgoing::Event(id, record) => {
+                    parcel.ids.push(id);
+                    parcel.events.push(record);
+                }
+                Outgoing::Rejected(reason, record) => {
+                    parcel.reasons.push(reason);
+                    parcel.rejected.push(record);
+                }
+            }
+        }
+        parcel
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_carries_the_bytes_and_their_arrival() {
+        let arrival = Arrival {
+            raw: Bytes::from_static(b"{ \"any\" : 1 }"),
+            relay: "wss://relay.example.org".into(),
+            received_at_ms: 1_700_000_000_123,
+            source: Source::Nostr,
+            phase: Phase::Live,
+        };
+        let record = arrival.into_record(&EventId([0xab; 32]));
+        assert_eq!(record.key.as_deref(), Some("ab".repeat(32).as_bytes()));
+        assert_eq!(record.value.as_deref(), Some(b"{ \"any\" : 1 }".as_slice()));
+        assert_eq!(record.timestamp_ms, Some(1_700_000_000_123));
+        let headers: Vec<_> = record.headers.iter().map(|one| (one.name.as_str(), &one.value[..])).collect();
+        let wanted: [(&str, &[u8]); 4] = [
+            ("source", b"nostr"),
+            ("relay", b"wss://relay.example.org"),
+            ("received_at", b"1700000000123"),
+            ("phase", b"live"),
+        ];
+        assert_eq!(headers, wanted);
+    }
+}

@@ -1,0 +1,182 @@
+//! The stations put together: topics exist, known ids are read back, verifiers and publisher run; and the end of it.
+//!
+//! Sources push into [`Intake`] (relays) or hand over records in order (files). When all of them have let go, what
+//! is under way is finished: verified, published, acknowledged.
+
+use std::sync::{Arc, Mutex};
+
+use event::EventId;
+use event::layout::rejected_topic;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use topic::TopicSpec;
+
+use crate::Components;
+use crate::dedup::Dedup;
+use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::{Counters, add};
+use crate::parcel::{Arrival, Outgoing};
+use crate::publish::Publisher;
+use crate::rejected::Refused;
+use crate::settings::IntakeSettings;
+use crate::verifier::{Input, Rules, Verifier};
+
+/// Arrivals that wait for a verifier, of all sources together.
+const INPUTS_MAX: usize = 2_048;
+/// Records that wait for the publisher: two parcels, so that one fills while the other is under way.
+const OUTGOING_MAX: usize = 2_000;
+/// Largest record the topics take: an event of 1 MiB and its headers, with room.
+const MESSAGE_BYTES_MAX: &str = "2097152";
+/// The lake is the archive; the topic holds a month for those who read it late.
+const RETENTION_MS: &str = "2592000000";
+/// A hostile relay can fill the rejected topic, so it is bounded by size as well.
+const REJECTED_RETENTION_BYTES: &str = "1073741824";
+
+/// Where relays put what they read.
+#[derive(Clone, Debug)]
+pub(crate) struct Intake {
+    queue: mpsc::Sender<Input>,
+    dedup: Arc<Dedup>,
+    counters: Arc<Counters>,
+}
+
+/// The pipeline has ended, so nothing more can be taken in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended;
+
+impl Intake {
+    /// Takes in an event with the id it claims, waiting while the queue is full; `false` when it is a copy of one that
+    /// was verified before, which ends here.
+    pub(crate) async fn event(&self, arrival: Arrival, id: Option<EventId>) -> std::result::Result<bool, Ended> {
+        add(&self.counters.received, 1);
+        if id.is_some_and(|id| self.dedup.contains(&id)) {
+            add(&self.counters.copies, 1);
+            return Ok(false);
+        }
+        self.queue.send(Input { arrival, refused: None }).await.map_err(|_| Ended)?;
+        Ok(true)
+    }
+
+    /// Takes in bytes that are no event, with the reason.
+    pub(crate) async fn junk(&self, arrival: Arrival, why: event::Rejection) -> std::result::Result<(), Ended> {
+        add(&self.counters.received, 1);
+        self.queue.send(Input { arrival, refused: Some(why) }).await.map_err(|_| Ended)
+    }
+}
+
+/// Verifiers and publisher at work.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    tasks: JoinSet<Result<()>>,
+    stop: CancellationToken,
+    pub(crate) rules: Rules,
+    pub(crate) dedup: Arc<Dedup>,
+    pub(crate) verifiers: usize,
+    outgoing: mpsc::Sender<Outgoing>,
+}
+
+impl Pipeline {
+    /// Creates the topics where they do not exist, reads known ids back and starts the publisher. `stop` is cancelled
+    /// as soon as a station ends, so that sources do not wait for what will not come.
+    ///
+    /// # Errors
+    /// `Config` when the topics cannot be, `Unavailable` when the log cannot be reached.
+    pub(crate) async fn open(
+        settings: &IntakeSettings,
+        components: &Components,
+        stop: CancellationToken,
+    ) -> Result<Self> {
+        let log = components.log.as_ref();
+        let rejected = rejected_topic(&settings.topic);
+        create_topics(log, settings).await?;
+        let dedup = Arc::new(Dedup::new(settings.dedup_ids_max));
+        let count = dedup.replay(log, &settings.topic, settings.dedup_replay_max).await?;
+        tracing::info!(topic = settings.topic, ids = count, "known ids read back");
+        let failed = |source| Error::of_log(format!("could not open a writer for topic `{}`", settings.topic), source);
+        let publisher = Publisher {
+            writer: log.writer(None).await.map_err(failed)?,
+            topic: settings.topic.clone(),
+            rejected_topic: rejected,
+            dedup: Arc::clone(&dedup),
+            counters: Arc::clone(&components.counters),
+        };
+        let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
+        let mut tasks = JoinSet::new();
+        let ended = stop.clone().drop_guard();
+        tasks.spawn(async move {
+            let _ended = ended;
+            publisher.run(queue).await
+        });
+        let verifiers = match settings.verifiers {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            chosen => chosen,
+        };
+        Ok(Self { tasks, stop, rules: Rules::of(settings), dedup, verifiers, outgoing })
+    }
+
+    /// Starts the verifiers behind a queue that many relays share.
+    pub(crate) fn intake(&mut self, counters: &Arc<Counters>) -> Intake {
+        let (queue, inputs) = mpsc::channel(INPUTS_MAX);
+        let inputs = Arc::new(Mutex::new(inputs));
+        let verifier = Arc::new(Verifier {
+            rules: self.rules.clone(),
+            dedup: Arc::clone(&self.dedup),
+            refused: Refused::new(),
+            counters: Arc::clone(counters),
+        });
+        for _ in 0..self.verifiers {
+            let (verifier, inputs, out) = (Arc::clone(&verifier), Arc::clone(&inputs), self.outgoing.clone());
+            let ended = self.stop.clone().drop_guard();
+            self.tasks.spawn_blocking(move || {
+                let _ended = ended;
+                verifier.work(&inputs, &out);
+                Ok(())
+            });
+        }
+        Intake { queue, dedup: Arc::clone(&self.dedup), counters: Arc::clone(counters) }
+    }
+
+    /// The publisher's queue, for a source that keeps its own order.
+    pub(crate) fn outgoing(&self) -> mpsc::Sender<Outgoing> {
+        self.outgoing.clone()
+    }
+
+    /// Waits until everything taken in is published and acknowledged. All intakes must have been dropped.
+    ///
+    /// # Errors
+    /// What ended a station before its time.
+    pub(crate) async fn finish(self) -> Result<()> {
+        let Self { mut tasks, outgoing, .. } = self;
+        drop(outgoing);
+        let mut result = Ok(());
+        while let Some(ended) = tasks.join_next().await {
+            let ended = ended.unwrap_or_else(|panic| {
+                Err(Error::new(ErrorKind::Internal, "a verifier or the publisher panicked").with_source(panic))
+            });
+            result = result.and(ended);
+        }
+        result
+    }
+}
+
+/// Creates the raw topic and its rejected topic where they do not exist; safe to repeat.
+///
+/// # Errors
+/// `Config` when the topics cannot be, `Unavailable` when the log cannot be reached.
+pub async fn create_topics(log: &dyn topic::Log, settings: &IntakeSettings) -> Result<()> {
+    create(log, &settings.topic, settings.partitions, &[]).await?;
+    create(log, &rejected_topic(&settings.topic), 1, &[("retention.bytes", REJECTED_RETENTION_BYTES)]).await
+}
+
+async fn create(log: &dyn topic::Log, name: &str, partitions: i32, more: &[(&str, &str)]) -> Result<()> {
+    let config =
+        [("cleanup.policy", "delete"), ("max.message.bytes", MESSAGE_BYTES_MAX), ("retention.ms", RETENTION_MS)];
+    let config = config.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let created = log.create_topic(&TopicSpec { name: name.to_owned(), partitions, config }).await;
+    let created = created.map_err(|source| Error::of_log(format!("could not create topic `{name}`"), source))?;
+    if created {
+        tracing::info!(topic = name, partitions, "topic created");
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! The live subscription of a session: `limit:0`, and no `since` or `until`, which would also hold back events that
+//! come late. A relay that ends it is asked again, and for what it stored meanwhile: a live stream that is silently
+//! dead is the worst kind of loss.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::relay::HEALTHY;
+use crate::relay::closed::Closed;
+use crate::relay::message::{self, Filter};
+use crate::relay::session::{End, Session, Step};
+
+/// State of the live subscription.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    sub: Option<String>,
+    eose: bool,
+    opened: Option<Instant>,
+    /// When to ask again after the relay has ended it.
+    reopen: Option<Instant>,
+    refusals: u32,
+}
+
+impl Live {
+    pub(crate) fn sub(&self) -> Option<&str> {
+        self.sub.as_deref()
+    }
+
+    pub(crate) fn is(&self, sub: &str) -> bool {
+        self.sub() == Some(sub)
+    }
+
+    /// Some relays send history in spite of `limit:0`.
+    pub(crate) fn is_before_eose(&self, sub: &str) -> bool {
+        self.is(sub) && !self.eose
+    }
+
+    /// `true` when it was the live subscription's: it is on.
+    pub(crate) fn eose(&mut self, sub: &str) -> bool {
+        let own = self.is(sub);
+        self.eose |= own;
+        own
+    }
+
+    pub(crate) const fn wake(&self) -> Option<Instant> {
+        self.reopen
+    }
+}
+
+impl Session<'_> {
+    pub(crate) async fn open_live(&mut self) -> Step {
+        let sub = self.fresh_sub("live");
+        let limit = usize::from(self.relay.without_limit_0);
+        let text = message::req(&sub, &Filter { kinds: self.kinds(), limit, ..Filter::default() });
+        self.live =
+            Live { sub: Some(sub), opened: Some(Instant::now()), refusals: self.live.refusals, ..Live::default() };
+        self.send_text(text).await
+    }
+
+    pub(crate) async fn tick_live(&mut self, now: Instant) -> Step {
+        match self.live.reopen {
+            Some(at) if now >= at => {
+                self.close_page().await?;
+                self.begin_stored();
+                self.open_live().await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The relay has ended the live subscription.
+    pub(crate) fn live_refused(&mut self, text: &str) -> Step {
+        tracing::warn!(relay = %self.relay.url, text, "the relay has ended the live subscription");
+        self.live.sub = None;
+        let lasted = self.live.opened.is_some_and(|opened| opened.elapsed() >= HEALTHY);
+        self.live.refusals = if lasted { 1 } else { self.live.refusals + 1 };
+        self.stored.hurry();
+        let wait = match Closed::of(text) {
+            Closed::Refused(wait) => return Err(End::Refused { why: format!("the relay says: {text}"), wait }),
+            Closed::Retry(wait) => wait.max(self.relay.jittered(self.live.refusals)),
+            Closed::Simpler if !self.relay.without_limit_0 => {
+                self.relay.without_limit_0 = true;
+                Duration::ZERO
+            }
+            Closed::Simpler if self.kinds().is_some() => {
+                self.relay.without_kinds = true;
+                Duration::ZERO
+            }
+            Closed::Simpler => self.settings().backoff.max,
+        };
+        self.live.reopen = Some(Instant::now() + wait);
+        Ok(())
+    }
+}

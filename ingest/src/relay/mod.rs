@@ -1,0 +1,182 @@
+//! Many relays at once, one task each: connect, subscribe, read, page through what is stored, come back when the
+//! connection is lost. Bytes go to the verifiers as they came; nothing is believed here.
+//!
+//! Read in this order: `url`, `connect`, `message` (frames), `session` (one connection) with its two halves `live` and
+//! `stored`, `walk` (the pages, pure), `closed` (refusals, pure), `backoff` (waiting, pure).
+
+mod backoff;
+mod closed;
+mod connect;
+mod live;
+mod message;
+mod session;
+mod stored;
+mod url;
+mod walk;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use event::Clock;
+use rustls::ClientConfig;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::Components;
+use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::{Counters, RelayCounters, add};
+use crate::pipeline::{Intake, Pipeline};
+use crate::settings::NostrSettings;
+
+pub use backoff::Backoff;
+use session::{End, Session};
+use url::RelayUrl;
+use walk::History;
+
+/// A session that lasted this long was healthy: the next failure waits as the first one does.
+const HEALTHY: Duration = Duration::from_secs(60);
+/// Kinds that a filter names one by one; a wider choice is made here instead of at the relay.
+const FILTER_KINDS_MAX: usize = 2_000;
+
+/// What all relays' tasks share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) settings: NostrSettings,
+    /// Kinds to name in filters; none asks for all.
+    pub(crate) kinds: Option<Vec<u16>>,
+    pub(crate) clock: Clock,
+    pub(crate) intake: Intake,
+    pub(crate) counters: Arc<Counters>,
+    tls: Arc<ClientConfig>,
+}
+
+/// Lands the events of many relays: verified, each id once, refused input to the rejected topic.
+///
+/// Runs until `shutdown`, then drains what was read. With `once` it returns as soon as everything stored has been
+/// fetched from every relay and acknowledged by the log.
+///
+/// # Errors
+/// `Config` when a relay's URL or the topics cannot be; `Unavailable` when the log fails or, with `once`, when a relay
+/// was given up: what the others served is landed, the message names those that failed.
+pub async fn nostr(settings: NostrSettings, components: Components, shutdown: CancellationToken) -> Result<()> {
+    let urls = RelayUrl::parse_all(&settings.relays)?;
+    let stop = shutdown.child_token();
+    let tls = connect::tls()?;
+    let mut pipeline = Pipeline::open(&settings.intake, &components, stop.clone()).await?;
+    let shared = Arc::new(Shared {
+        kinds: settings.intake.kinds.list(FILTER_KINDS_MAX),
+        clock: components.clock.clone(),
+        intake: pipeline.intake(&components.counters),
+        counters: Arc::clone(&components.counters),
+        tls,
+        settings,
+    });
+    let mut tasks = JoinSet::new();
+    for url in urls {
+        let relay = Relay::new(url, &shared, &components);
+        let stop = stop.clone();
+        tasks.spawn(async move { relay.follow(&stop).await });
+    }
+    drop(shared);
+    let mut given_up = Vec::new();
+    let mut result = Ok(());
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => given_up.push(why),
+            Err(panic) => {
+                result = Err(Error::new(ErrorKind::Internal, "a relay's task panicked").with_source(panic));
+                stop.cancel();
+            }
+        }
+    }
+    pipeline.finish().await.and(result)?;
+    given_up.sort();
+    match given_up.is_empty() {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::Unavailable, given_up.join("; "))),
+    }
+}
+
+/// One relay over all its sessions.
+pub(crate) struct Relay {
+    pub(crate) url: RelayUrl,
+    pub(crate) counters: Arc<RelayCounters>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) history: History,
+    /// The relay refused a list of kinds: ask for all, and choose here.
+    pub(crate) without_kinds: bool,
+    /// The relay refused `limit:0`: ask for one stored event.
+    pub(crate) without_limit_0: bool,
+}
+
+impl Relay {
+    fn new(url: RelayUrl, shared: &Arc<Shared>, components: &Components) -> Self {
+        let overlap_secs = shared.settings.overlap.micros() / 1_000_000;
+        Self {
+            counters: components.counters.relay(url.text()),
+            history: History::new(overlap_secs, shared.settings.page_events_max),
+            shared: Arc::clone(shared),
+            url,
+            without_kinds: false,
+            without_limit_0: false,
+        }
+    }
+
+    /// Session after session until `stop`, or, with `once`, until everything stored is fetched or the relay is given
+    /// up; then says why.
+    async fn follow(mut self, stop: &CancellationToken) -> std::result::Result<(), String> {
+        let (once, attempts_max) = (self.shared.settings.once, self.shared.settings.attempts_max);
+        let (mut failures, mut fruitless) = (0_u32, 0_u32);
+        loop {
+            let begun = Instant::now();
+            let (end, progress) = self.session(stop).await;
+            failures = if begun.elapsed() >= HEALTHY { 1 } else { failures + 1 };
+            fruitless = if progress { 1 } else { fruitless + 1 };
+            let (why, wait) = match end {
+                End::Done | End::Stopped => return Ok(()),
+                End::Lost { why, wait } => (why, wait.max(self.jittered(failures))),
+                End::Refused { why, .. } if once => return Err(self.given_up(&why)),
+                End::Refused { why, wait } => (why, wait),
+            };
+            if once && fruitless >= attempts_max {
+                return Err(self.given_up(&why));
+            }
+            tracing::warn!(relay = %self.url, why, wait_ms = wait.as_millis(), "relay lost, will be tried again");
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn session(&mut self, stop: &CancellationToken) -> (End, bool) {
+        let connecting = connect::connect(&self.url, &self.shared.tls, &self.shared.settings);
+        let socket = tokio::select! {
+            () = stop.cancelled() => return (End::Stopped, false),
+            socket = connecting => socket,
+        };
+        let socket = match socket {
+            Ok(socket) => socket,
+            Err(no) => return (End::Lost { why: no.why, wait: no.retry_after.unwrap_or_default() }, false),
+        };
+        tracing::info!(relay = %self.url, "connected");
+        add(&self.counters.connects, 1);
+        self.counters.connected.store(true, Relaxed);
+        let counters = Arc::clone(&self.counters);
+        let ended = Box::pin(Session::new(self, socket).run(stop)).await;
+        counters.connected.store(false, Relaxed);
+        ended
+    }
+
+    /// The wait after so many failures in a row.
+    pub(crate) fn jittered(&self, failures: u32) -> Duration {
+        self.shared.settings.backoff.delay(failures, rand::random())
+    }
+
+    fn given_up(&self, why: &str) -> String {
+        format!("could not fetch everything that relay `{}` has stored: {why}", self.url)
+    }
+}

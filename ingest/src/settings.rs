@@ -1,0 +1,115 @@
+//! What can be chosen about a run: plain data with defaults. Components (log, clock) are passed beside it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use event::layout::NOSTR_EVENT_TOPIC;
+use event::{Limits, Span};
+
+use crate::kinds::Kinds;
+use crate::relay::Backoff;
+
+/// What holds for every source: where events go, and what is believed.
+#[derive(Clone, Debug)]
+pub struct IntakeSettings {
+    /// Raw topic; refused input goes to `<topic>.rejected`. Both are created where they do not exist.
+    pub topic: String,
+    /// Partitions of the raw topic, if it has to be created. Default 4.
+    pub partitions: i32,
+    /// Kinds that are kept; the others are counted as filtered. Default all.
+    pub kinds: Kinds,
+    /// How far an event may be dated ahead of its receipt; none switches the rule off. Default 15 minutes.
+    pub max_future: Option<Span>,
+    /// Sizes beyond which an event is refused.
+    pub limits: Limits,
+    /// Threads that verify; 0 means one for each processor. Default 0.
+    pub verifiers: usize,
+    /// Ids kept in memory to know copies by; at least half as many of the newest are always held. Default 10 million,
+    /// about 280 MB when full.
+    pub dedup_ids_max: usize,
+    /// Newest records of the raw topic whose ids are read back at start. Default 2 million.
+    pub dedup_replay_max: u64,
+}
+
+impl Default for IntakeSettings {
+    fn default() -> Self {
+        Self {
+            topic: NOSTR_EVENT_TOPIC.to_owned(),
+            partitions: 4,
+            kinds: Kinds::all(),
+            max_future: Some(Span::from_secs(15 * 60)),
+            limits: Limits::default(),
+            verifiers: 0,
+            dedup_ids_max: 10_000_000,
+            dedup_replay_max: 2_000_000,
+        }
+    }
+}
+
+/// Settings of [`crate::nostr`].
+#[derive(Clone, Debug)]
+pub struct NostrSettings {
+    /// Relay URLs, `ws://` or `wss://`; spellings of one relay are merged.
+    pub relays: Vec<String>,
+    /// Where events go, and what is believed.
+    pub intake: IntakeSettings,
+    /// Return once everything stored has been fetched from every relay and published. Default false.
+    pub once: bool,
+    /// With `once`: sessions in a row without progress after which a relay is given up. Default 5.
+    pub attempts_max: u32,
+    /// Waiting times between sessions.
+    pub backoff: Backoff,
+    /// Events asked for in one page of stored events; less where a relay shows that it is too much. Default 500.
+    pub page_events_max: usize,
+    /// How far behind the previous session's start stored events are asked for again after a reconnect: relays get
+    /// events late, gift wraps are dated up to two days back. Default 3 days.
+    pub overlap: Span,
+    /// Time for TCP, TLS and the WebSocket handshake. Default 15 seconds.
+    pub connect_timeout: Duration,
+    /// Longest silence within a page of stored events. Default 30 seconds.
+    pub idle_timeout: Duration,
+    /// Time between pings. Default 30 seconds.
+    pub ping_interval: Duration,
+    /// Silence after a ping that means the connection is half-open. Default 20 seconds.
+    pub pong_timeout: Duration,
+    /// `User-Agent` of the handshake; put a contact into it.
+    pub user_agent: String,
+}
+
+impl Default for NostrSettings {
+    fn default() -> Self {
+        Self {
+            relays: Vec::new(),
+            intake: IntakeSettings::default(),
+            once: false,
+            attempts_max: 5,
+            backoff: Backoff::default(),
+            page_events_max: 500,
+            overlap: Span::from_secs(3 * 24 * 3600),
+            connect_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(30),
+            ping_interval: Duration::from_secs(30),
+            pong_timeout: Duration::from_secs(20),
+            user_agent: concat!("tidegate/", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+/// Settings of [`crate::file`].
+#[derive(Clone, Debug)]
+pub struct FileSettings {
+    /// JSON lines, plain, gzip or zstd; `-` is standard input.
+    pub path: PathBuf,
+    /// What stands in the records' `relay` header; none means the path.
+    pub label: Option<String>,
+    /// Where events go, and what is believed.
+    pub intake: IntakeSettings,
+    /// Bytes of a line beyond which it is refused without being held whole. Default 16 MiB.
+    pub line_bytes_max: usize,
+}
+
+impl Default for FileSettings {
+    fn default() -> Self {
+        Self { path: PathBuf::from("-"), label: None, intake: IntakeSettings::default(), line_bytes_max: 16 << 20 }
+    }
+}

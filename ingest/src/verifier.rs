@@ -1,0 +1,132 @@
+//! The door: arrivals become believed events or rejections here, on threads of their own and never on a socket's task.
+//!
+//! In comes the bounded queue that all sockets share; out go records for the publisher. A worker takes what waits, up
+//! to a batch, looks each id up among those already verified, and checks only what is new.
+
+use std::sync::{Arc, Mutex};
+
+use event::verify::{check_future, verify};
+use event::{Event, EventId, Limits, Rejection, Span};
+use tokio::sync::mpsc;
+
+use crate::dedup::Dedup;
+use crate::kinds::Kinds;
+use crate::metrics::{Counters, add};
+use crate::parcel::{Arrival, Outgoing};
+use crate::rejected::{self, Refused, Whole};
+use crate::settings::IntakeSettings;
+
+/// Arrivals that a worker takes at once: enough to make the lock cheap, few enough to keep the other workers busy.
+const BATCH: usize = 64;
+
+/// What is believed.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    kinds: Kinds,
+    limits: Limits,
+    max_future: Option<Span>,
+}
+
+/// What the rules say about some bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Verified: the id is that of these bytes' content, and the signature is its author's.
+    Believed(EventId),
+    /// An event nobody asked for.
+    Filtered,
+    /// Not believed.
+    Refused(Rejection),
+}
+
+impl Rules {
+    pub(crate) fn of(settings: &IntakeSettings) -> Self {
+        Self { kinds: settings.kinds.clone(), limits: settings.limits, max_future: settings.max_future }
+    }
+
+    /// Shape, limits, kind, id, signature, and the date last: what is refused as dated ahead is otherwise genuine, and
+    /// may be taken in once its time has come.
+    pub(crate) fn judge(&self, raw: &[u8], received_at_ms: i64) -> Verdict {
+        let believed = Event::parse(raw, &self.limits).and_then(|event| {
+            if !self.kinds.contains(event.kind) {
+                return Ok(None);
+            }
+            let event = verify(event)?;
+            check_future(&event, received_at_ms, self.max_future)?;
+            Ok(Some(event.id))
+        });
+        match believed {
+            Ok(Some(id)) => Verdict::Believed(id),
+            Ok(None) => Verdict::Filtered,
+            Err(rejection) => Verdict::Refused(rejection),
+        }
+    }
+}
+
+/// An arrival to be judged, or junk that the socket's task has judged already.
+#[derive(Debug)]
+pub(crate) struct Input {
+    pub(crate) arrival: Arrival,
+    pub(crate) refused: Option<Rejection>,
+}
+
+/// What all workers share.
+#[derive(Debug)]
+pub(crate) struct Verifier {
+    pub(crate) rules: Rules,
+    pub(crate) dedup: Arc<Dedup>,
+    pub(crate) refused: Refused,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Verifier {
+    /// One worker: works until the queue is closed and empty, or nobody takes the results.
+    pub(crate) fn work(&self, queue: &Mutex<mpsc::Receiver<Input>>, out: &mpsc::Sender<Outgoing>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            // A poisoned lock means that another worker has panicked while it waited: the run is over.
+            let Ok(taken) = queue.lock().map(|mut queue| queue.blocking_recv_many(&mut batch, BATCH)) else { return };
+            if taken == 0 {
+                return;
+            }
+            for input in batch.drain(..) {
+                let Some(outgoing) = self.settle(input) else { continue };
+                if out.blocking_send(outgoing).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn settle(&self, input: Input) -> Option<Outgoing> {
+        let Input { arrival, refused } = input;
+        if let Some(rejection) = refused {
+            return self.refuse(&arrival, rejection);
+        }
+        // Looked up a second time: while it waited in the queue, another relay's copy may have been verified.
+        if EventId::scan(&arrival.raw).is_some_and(|id| self.dedup.contains(&id)) {
+            add(&self.counters.copies, 1);
+            return None;
+        }
+        match self.rules.judge(&arrival.raw, arrival.received_at_ms) {
+            Verdict::Believed(id) if self.dedup.claim(&id) => Some(Outgoing::Event(id, arrival.into_record(&id))),
+            Verdict::Believed(_) => {
+                add(&self.counters.copies, 1);
+                None
+            }
+            Verdict::Filtered => {
+                add(&self.counters.filtered, 1);
+                None
+            }
+            Verdict::Refused(rejection) => self.refuse(&arrival, rejection),
+        }
+    }
+
+    fn refuse(&self, arrival: &Arrival, rejection: Rejection) -> Option<Outgoing> {
+        let whole = Whole::of(&arrival.raw);
+        if self.refused.is_first(&whole) {
+            return Some(rejected::record(arrival, &whole, rejection));
+        }
+        add(&self.counters.rejected_again, 1);
+        None
+    }
+}
