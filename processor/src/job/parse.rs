@@ -1,0 +1,148 @@
+//! The text of a job file to its statements: settings, views and the query.
+//!
+//! `SET job.name = 'value';` stands on a line of its own and is read before `${…}` are put in, since it gives their
+//! defaults. What is left is parsed in Spark's dialect.
+
+use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::sql::sqlparser::parser::Parser;
+use event::Span;
+
+use super::{DEFAULT_WINDOW, JobOptions, JobSource};
+use crate::error::{Error, Result};
+use crate::plan::dialect::JobDialect;
+
+/// A job file, taken apart.
+pub(super) struct Parsed {
+    pub(super) name: Option<String>,
+    pub(super) slide: Option<String>,
+    pub(super) delay: Option<Span>,
+    pub(super) views: Vec<(String, Statement)>,
+    pub(super) query: Statement,
+    /// The text that was parsed, for carets.
+    pub(super) sql: String,
+}
+
+#[derive(Default)]
+struct Settings {
+    name: Option<String>,
+    window: Option<String>,
+    slide: Option<String>,
+    watermark: Option<Span>,
+}
+
+/// Takes a job file apart.
+pub(super) fn parse(source: &JobSource, options: &JobOptions) -> Result<Parsed> {
+    let (settings, text) = settings(&source.sql)?;
+    let window = options.window.map_or_else(
+        || settings.window.clone().unwrap_or_else(|| DEFAULT_WINDOW.to_owned()),
+        |window| window.to_string(),
+    );
+    let slide = options.slide.map(|slide| slide.to_string()).or(settings.slide);
+    let mut vars = vec![("window".to_owned(), window.clone()), ("slide".to_owned(), slide.clone().unwrap_or(window))];
+    vars.extend(options.vars.iter().cloned());
+    let sql = substitute(&text, &vars)?;
+    let statements = Parser::new(&JobDialect::default())
+        .try_with_sql(&sql)
+        .and_then(|mut parser| parser.parse_statements())
+        .map_err(|error| syntax_error(&error.to_string(), &sql))?;
+    let mut views = Vec::new();
+    let mut queries = Vec::new();
+    for statement in statements {
+        match statement {
+            Statement::CreateView(view) => views.push((view.name.to_string(), Statement::Query(view.query))),
+            Statement::Query(_) => queries.push(statement),
+            other => return Err(refused(&other)),
+        }
+    }
+    let mut queries = queries.into_iter();
+    match (queries.next(), queries.next()) {
+        (Some(query), None) => Ok(Parsed { name: settings.name, slide, delay: settings.watermark, views, query, sql }),
+        (None, _) => {
+            Err(Error::job("the job has no query").with_hint("end the file with a SELECT … GROUP BY window(…)"))
+        }
+        (Some(_), Some(_)) => {
+            Err(Error::job("the job has more than one query").with_hint("one SELECT a file; others may be views"))
+        }
+    }
+}
+
+fn refused(statement: &Statement) -> Error {
+    let text = statement.to_string();
+    let words: Vec<&str> = text.split_whitespace().take(2).collect();
+    let error = Error::job(format!("a job file cannot hold `{} …`", words.join(" ")));
+    match statement {
+        Statement::Insert(_) => error.with_hint("write the SELECT alone; --kafka-topic names the topic it goes to"),
+        _ => error.with_hint("a job is SET job.…, CREATE VIEW and one SELECT"),
+    }
+}
+
+/// Reads the `SET job.…` lines and blanks them, so that places in the rest stay.
+fn settings(sql: &str) -> Result<(Settings, String)> {
+    let mut settings = Settings::default();
+    let mut rest = String::with_capacity(sql.len());
+    for line in sql.split_inclusive('\n') {
+        let trimmed = line.trim();
+        let is_set = trimmed.len() > 8 && trimmed.is_char_boundary(8) && trimmed[..8].eq_ignore_ascii_case("set job.");
+        if !is_set {
+            rest.push_str(line);
+            continue;
+        }
+        rest.push('\n');
+        let text = trimmed.split("--").next().unwrap_or(trimmed).trim().trim_end_matches(';');
+        let (name, value) = text[8..].split_once('=').ok_or_else(|| {
+            Error::job(format!("`{text}` has no value")).with_hint("write SET job.watermark = '10 minutes';")
+        })?;
+        let value = value.trim().trim_matches('\'').to_owned();
+        match name.trim().to_ascii_lowercase().as_str() {
+            "name" => settings.name = Some(value),
+            "window" => settings.window = Some(value),
+            "slide" => settings.slide = Some(value),
+            "watermark" => settings.watermark = Some(Span::parse(&value).map_err(Error::job)?),
+            other => {
+                return Err(Error::job(format!("there is no setting `job.{other}`"))
+                    .with_hint("the settings are job.name, job.window, job.slide and job.watermark"));
+            }
+        }
+    }
+    Ok((settings, rest))
+}
+
+/// Puts the values of `${name}` in.
+fn substitute(text: &str, vars: &[(String, String)]) -> Result<String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        out.push_str(&rest[..at]);
+        let tail = &rest[at + 2..];
+        let end = tail.find('}').ok_or_else(|| Error::job("a `${` has no `}`"))?;
+        let name = &tail[..end];
+        let (_, value) = vars.iter().rev().find(|(var, _)| var == name).ok_or_else(|| {
+            Error::job(format!("the variable `{name}` has no value")).with_hint(format!("give it with --var {name}=…"))
+        })?;
+        out.push_str(value);
+        rest = &tail[end + 1..];
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+fn syntax_error(message: &str, sql: &str) -> Error {
+    let message = message.trim_start_matches("sql parser error: ");
+    let (what, place) = message.rsplit_once(" at Line: ").unwrap_or((message, ""));
+    let place = place
+        .split_once(", Column: ")
+        .and_then(|(line, column)| Some((line.trim().parse().ok()?, column.trim().parse().ok()?)));
+    let error = Error::job(what.to_owned());
+    match place {
+        Some((line, column)) => error.with_caret(caret(sql, line, column)),
+        None => error,
+    }
+}
+
+/// The line of `sql` with a caret below the column; both count from one.
+pub(super) fn caret(sql: &str, line: u64, column: u64) -> Option<String> {
+    let text = sql.lines().nth(usize::try_from(line.checked_sub(1)?).ok()?)?;
+    let number = line.to_string();
+    let before = " ".repeat(usize::try_from(column.saturating_sub(1)).ok()?);
+    Some(format!("{number} | {text}\n{} | {before}^", " ".repeat(number.len())))
+}

@@ -1,0 +1,228 @@
+use std::collections::BTreeMap;
+
+use arrow::array::RecordBatch;
+use event::{EventBatchBuilder, Origin};
+use futures::stream;
+
+use super::*;
+use crate::row::json_rows;
+use crate::state::Panes;
+
+fn source(sql: &str) -> JobSource {
+    JobSource { name: "test".into(), sql: sql.into(), path: None }
+}
+
+async fn refused(sql: &str) -> String {
+    match Job::plan(&source(sql), &JobOptions::default()).await {
+        Ok(_) => "accepted".to_owned(),
+        Err(error) => format!("{error} | {} | {}", error.hint().unwrap_or_default(), error.caret().unwrap_or_default()),
+    }
+}
+
+/// Runs a job over rows in two micro-batches, closing what `watermarks` reach on the way.
+async fn run(job: &Job, rows: &[RecordBatch]) -> Vec<String> {
+    let mut panes_plan = job.plan.pane_plan().await.expect("pane plan");
+    let mut assembly = job.plan.assembly().await.expect("assembly");
+    let mut panes = Panes::new(job.plan.cut.spec, &assembly);
+    let mut out = Vec::new();
+    for batch in rows {
+        let decoded = batch.project(panes_plan.rows.columns()).expect("columns");
+        let mask = panes_plan.rows.filter(&decoded).expect("filter");
+        let mut wanted = panes_plan.rows.wanted(&decoded).expect("wanted");
+        if let Some(mask) = mask {
+            wanted = arrow::compute::filter_record_batch(&wanted, &mask).expect("filtered");
+        }
+        for state in panes_plan.partial.run(stream::iter([Ok(wanted)])).await.expect("partial") {
+            panes.add(&state).expect("state");
+        }
+    }
+    panes
+        .close(None, &mut assembly, &mut |rows| {
+            out.extend(json_rows(&rows)?);
+            Ok(())
+        })
+        .await
+        .expect("close");
+    out.sort();
+    out
+}
+
+fn rows(events: &[(i64, u16, u8, &[&[&str]])]) -> RecordBatch {
+    let mut builder = EventBatchBuilder::new();
+    for (at, (created_at, kind, author, tags)) in events.iter().enumerate() {
+        let event = event::Event {
+            id: event::EventId([u8::try_from(at).expect("few"); 32]),
+            pubkey: event::PublicKey([*author; 32]),
+            created_at: *created_at,
+            kind: *kind,
+            tags: tags.iter().map(|tag| tag.iter().map(|item| (*item).to_owned()).collect()).collect(),
+            content: String::new(),
+            sig: [0; 64],
+        };
+        builder.append(&event, &Origin::default(), b"{}");
+    }
+    builder.finish()
+}
+
+fn options(window: &str, slide: Option<&str>) -> JobOptions {
+    JobOptions {
+        window: Some(Span::parse(window).expect("window")),
+        slide: slide.map(|slide| Span::parse(slide).expect("slide")),
+        ..JobOptions::default()
+    }
+}
+
+#[tokio::test]
+async fn every_built_in_job_plans_and_explains_itself() {
+    for (name, sql) in built_in_jobs() {
+        let source = JobSource { name: (*name).into(), sql: (*sql).into(), path: None };
+        for slide in [None, Some("10 minutes")] {
+            match Job::plan(&source, &options("1 hour", slide)).await {
+                Ok(job) => {
+                    assert_eq!(job.name(), *name);
+                    let columns = job.output_schema();
+                    assert_eq!(columns.field(0).name(), "window_start");
+                    assert_eq!(columns.field(1).name(), "window_end");
+                    assert!(job.explain().contains("per closed window"), "{}", job.explain());
+                }
+                Err(error) => panic!(
+                    "{name}: {error} {:?} {:?} {:?}",
+                    error.hint(),
+                    error.caret(),
+                    std::error::Error::source(&error)
+                ),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn sliding_counts_and_authors_equal_the_dumb_way() {
+    let events: Vec<(i64, u16, u8, &[&[&str]])> = vec![
+        (0, 1, 1, &[]),
+        (599, 1, 2, &[]),
+        (600, 1, 1, &[]),
+        (3_599, 7, 1, &[]),
+        (3_600, 1, 3, &[]),
+        (-1, 1, 4, &[]),
+    ];
+    let batch = rows(&events);
+    let source = JobSource { name: "kinds".into(), sql: built_in_jobs()[3].1.into(), path: None };
+    let job = Job::plan(&source, &options("1 hour", Some("10 minutes"))).await.expect("job");
+    let got = run(&job, &[batch.slice(0, 2), batch.slice(2, 4)]).await;
+
+    let mut want: BTreeMap<(i64, u16), (u32, std::collections::BTreeSet<u8>)> = BTreeMap::new();
+    for (time, kind, author, _) in &events {
+        for start in (time - 3_599..=*time).filter(|start| start.rem_euclid(600) == 0) {
+            let window = want.entry((start, *kind)).or_default();
+            window.0 += 1;
+            window.1.insert(*author);
+        }
+    }
+    let at = |secs: i64| event::EventTime::from_secs(secs).expect("time");
+    let mut want: Vec<String> = want
+        .iter()
+        .map(|((start, kind), (events, authors))| {
+            let (from, to) = (at(*start), at(start + 3_600));
+            format!(
+                "{{\"window_start\":\"{from}\",\"window_end\":\"{to}\",\"kind\":{kind},\"events\":{events},\"authors\":{}}}",
+                authors.len()
+            )
+        })
+        .collect();
+    want.sort();
+    assert_eq!(got, want);
+}
+
+#[tokio::test]
+async fn hashtags_are_ranked_within_their_window() {
+    let batch = rows(&[
+        (10, 1, 1, &[&["t", "b"], &["t", "b"], &["t", "a"]]),
+        (20, 1, 2, &[&["t", "c"], &["t"], &["x", "a"]]),
+        (30, 1, 3, &[&["t", "c"]]),
+        (70, 1, 3, &[]),
+    ]);
+    let source = JobSource { name: "hashtags".into(), sql: built_in_jobs()[2].1.into(), path: None };
+    let job = Job::plan(&source, &options("1 minute", None)).await.expect("job");
+    let got = run(&job, &[batch]).await;
+    let row = |rank: u8, tag: &str, events: u8| {
+        format!(
+            "{{\"window_start\":\"1970-01-01T00:00:00Z\",\"window_end\":\"1970-01-01T00:01:00Z\",\"rank\":{rank},\"tag\":\"{tag}\",\"events\":{events}}}"
+        )
+    };
+    assert_eq!(got, [row(1, "c", 2), row(2, "a", 1), row(3, "b", 1)]);
+}
+
+#[tokio::test]
+async fn dvm_counts_results_under_the_kind_they_answer() {
+    let batch = rows(&[
+        (1, 5_050, 1, &[]),
+        (2, 6_050, 2, &[]),
+        (3, 6_050, 3, &[]),
+        (4, 7_000, 2, &[]),
+        (5, 6_969, 9, &[]),
+        (6, 1, 9, &[]),
+    ]);
+    let source = JobSource { name: "dvm".into(), sql: built_in_jobs()[1].1.into(), path: None };
+    let job = Job::plan(&source, &options("1 minute", None)).await.expect("job");
+    let got = run(&job, &[batch]).await;
+    assert_eq!(got.len(), 2, "{got:?}");
+    assert!(
+        got[0].ends_with(r#""job_kind":5050,"requests":1,"results":2,"feedback":0,"customers":1,"dvms":2}"#),
+        "{got:?}"
+    );
+    assert!(
+        got[1].ends_with(r#""job_kind":7000,"requests":0,"results":0,"feedback":1,"customers":0,"dvms":1}"#),
+        "{got:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_windowed_job_is_refused_with_a_hint() {
+    let cases = [
+        ("SELECT kind, count(*) FROM events GROUP BY kind", "no GROUP BY window", "window(created_at"),
+        (
+            "SELECT window.start, count(*) FROM events GROUP BY window(created_at, '1 hour', '2 hours')",
+            "slide is longer",
+            "lost",
+        ),
+        ("SELECT window.start, count(*) FROM events GROUP BY window(created_at, '1 month')", "no fixed length", ""),
+        (
+            "SELECT window.start, count(*) FROM events GROUP BY window(received_at, '1 hour')",
+            "not the event time",
+            "created_at",
+        ),
+        (
+            "SELECT window.start, count(*) AS n FROM events GROUP BY window(created_at, '1 hour') LIMIT 3",
+            "LIMIT",
+            "QUALIFY",
+        ),
+        (
+            "SELECT window.start, count(*) AS n FROM events GROUP BY window(created_at, '1 hour') ORDER BY n",
+            "ORDER BY",
+            "row_number",
+        ),
+        (
+            "SELECT window.start, now(), count(*) FROM events GROUP BY window(created_at, '1 hour')",
+            "another answer",
+            "--var",
+        ),
+        (
+            "SELECT window.start, first_value(kind) FROM events GROUP BY window(created_at, '1 hour')",
+            "cannot be merged",
+            "count",
+        ),
+        ("SELECT window.start, count(*) FROM evnts GROUP BY window(created_at, '1 hour')", "evnts", "`events`"),
+        ("SELECT window.start, count(*) FROM events GROUP BY window(created_at, ${size})", "`size`", "--var size"),
+        ("SELECT window.start, kindd, count(*) FROM events GROUP BY window(created_at, '1 hour'), kindd", "kindd", "^"),
+        ("SELECT window.start count(* FROM events", "Expected", "^"),
+        ("INSERT INTO t SELECT 1", "INSERT INTO", "--kafka-topic"),
+        ("SET job.nme = 'x';\nSELECT 1", "job.nme", "job.name"),
+        ("", "no query", "SELECT"),
+    ];
+    for (sql, message, rest) in cases {
+        let said = refused(sql).await;
+        assert!(said.contains(message) && said.contains(rest), "{sql}\n  {said}");
+        eprintln!("{sql}\n  {said}\n");
+    }
+}

@@ -1,0 +1,134 @@
+//! The rows of an object, with the columns that are wanted.
+
+use std::io::{BufRead, BufReader};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arrow::array::RecordBatch;
+use arrow::compute::cast;
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use event::layout::LakeFormat;
+use event::schema::events_schema;
+use event::{Event, EventBatchBuilder, Limits, Origin};
+use flate2::bufread::MultiGzDecoder;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectStoreExt;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+
+use super::{LakeObject, LakeTable};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Rows of a batch.
+const BATCH_ROWS: usize = 8 * 1024;
+
+impl LakeTable {
+    /// The rows of `object` with the columns of the events table at `columns`, ascending.
+    ///
+    /// The stream fails with `Data` when the object is not what a lander writes.
+    pub fn read(&self, object: &LakeObject, columns: &[usize]) -> BoxStream<'static, Result<RecordBatch>> {
+        let (table, object, columns) = (self.clone(), object.clone(), columns.to_vec());
+        let opened = async move {
+            match object.key.format {
+                LakeFormat::Parquet => table.read_parquet(object, columns).await,
+                LakeFormat::JsonGz => table.read_json(object, columns).await,
+            }
+        };
+        stream::once(opened).try_flatten().boxed()
+    }
+
+    async fn read_parquet(
+        self,
+        object: LakeObject,
+        columns: Vec<usize>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let path = object.path.clone();
+        let damaged =
+            move |error| Error::new(ErrorKind::Data, format!("could not read lake object `{path}`")).with_source(error);
+        let builder = ParquetRecordBatchStreamBuilder::new(self.parquet(&object)).await.map_err(damaged.clone())?;
+        let wanted = events_schema().project(&columns)?;
+        let mut roots = Vec::with_capacity(columns.len());
+        for field in wanted.fields() {
+            let at = builder.schema().index_of(field.name()).map_err(|error| {
+                Error::new(ErrorKind::Data, format!("lake object `{}` has no column `{}`", object.path, field.name()))
+                    .with_source(error)
+            })?;
+            roots.push(at);
+        }
+        let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+        let rows = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(damaged.clone())?;
+        let wanted = Arc::new(wanted);
+        Ok(rows.map_err(damaged).map(move |batch| as_events(&batch?, &wanted)).boxed())
+    }
+
+    async fn read_json(
+        self,
+        object: LakeObject,
+        columns: Vec<usize>,
+    ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        let bytes = self.store.get(&object.path).await?.bytes().await?;
+        let lines = JsonLines {
+            lines: BufReader::new(MultiGzDecoder::new(BufReader::new(std::io::Cursor::new(bytes)))),
+            offset: object.key.start,
+            table: self,
+            object,
+            columns,
+        };
+        Ok(stream::unfold(lines, |mut lines| async move { lines.next().transpose().map(|batch| (batch, lines)) })
+            .boxed())
+    }
+}
+
+/// The columns in the order and with the exact types of the events table.
+fn as_events(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
+    let columns = wanted.fields().iter().map(|field| {
+        let at = batch.schema().index_of(field.name())?;
+        let column = batch.column(at);
+        if column.data_type() == field.data_type() { Ok(Arc::clone(column)) } else { cast(column, field.data_type()) }
+    });
+    let columns = columns.collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok(RecordBatch::try_new(Arc::clone(wanted), columns)?)
+}
+
+/// The lines of a `.json.gz` object: record values only, dense in offsets from the start that its name says.
+struct JsonLines {
+    lines: BufReader<MultiGzDecoder<BufReader<std::io::Cursor<Bytes>>>>,
+    offset: i64,
+    table: LakeTable,
+    object: LakeObject,
+    columns: Vec<usize>,
+}
+
+impl JsonLines {
+    fn next(&mut self) -> Result<Option<RecordBatch>> {
+        let mut builder = EventBatchBuilder::new();
+        let mut line = Vec::new();
+        let mut ended = false;
+        while builder.len() < BATCH_ROWS {
+            line.clear();
+            let read = self.lines.read_until(b'\n', &mut line).map_err(|error| {
+                Error::new(ErrorKind::Data, format!("could not unpack lake object `{}`", self.object.path))
+                    .with_source(error)
+            })?;
+            if read == 0 {
+                ended = true;
+                break;
+            }
+            let raw = line.strip_suffix(b"\n").unwrap_or(&line);
+            let origin = Origin { partition: self.object.key.partition, offset: self.offset, ..Origin::default() };
+            self.offset += 1;
+            match Event::parse(raw, &Limits::default()) {
+                Ok(event) => builder.append(&event, &origin, raw),
+                Err(_) => {
+                    self.table.unreadable.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        if ended && builder.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(builder.finish().project(&self.columns)?))
+    }
+}

@@ -1,0 +1,24 @@
+//! SQL jobs over the lake or a topic: the same file as a batch over a time range, or as a continuous job.
+//!
+//! ```text
+//! source ──rows──▶ panes ──merge──▶ closed windows ──upper plan──▶ output rows ──▶ sink
+//! (lake, topic)    (state)          (watermark)                                    (topic, caller)
+//! ```
+//!
+//! Read in this order: [`job`] (a file to a plan), `plan` (the cut at the window), `stream` (time, pure), `state`
+//! (open panes), [`lake`] (a source), [`run`] (the two loops), [`row`] (rows to text).
+
+mod error;
+pub mod job;
+pub mod lake;
+mod plan;
+pub mod row;
+pub mod run;
+mod sink;
+pub mod sql;
+mod state;
+mod stream;
+
+pub use error::{Error, ErrorKind, Result};
+pub use job::{Job, JobOptions, JobSource, built_in_jobs};
+pub use sink::TopicSink;
