@@ -1,0 +1,104 @@
+//! The command line at its top: global options, the list of subcommands, and what `tidegate --help` says.
+//!
+//! Each subcommand's own options stand in its file.
+
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Failure;
+use crate::{admin, batch, explain, ingest, lake, quickstart, relay, sql, stream, topic, up, verify};
+
+/// Lands Nostr events in Kafka and in a lake, and runs SQL jobs over both, as batch or as stream.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, max_term_width = 80, after_long_help = AFTER_HELP, propagate_version = true)]
+pub(crate) struct Cli {
+    /// What to log on standard error: error, warn, info, debug, trace, or directives such as `ingest=debug,warn`
+    ///
+    /// Without it RUST_LOG counts, then LOG_LEVEL; else services log at info and everything else at warn.
+    #[arg(short, long, value_name = "LEVEL", global = true)]
+    pub(crate) log_level: Option<String>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  tidegate quickstart
+  tidegate up --relay wss://nos.lol --job kinds='1 minute'
+  tidegate batch kinds '1 hour' --format csv
+  tidegate sql 'SELECT kind, count(*) FROM events GROUP BY kind'
+
+Data goes to standard output, everything else to standard error. Without
+--kafka-brokers no server is needed: log, lake and checkpoints lie below
+--data-dir (./tidegate-data).
+
+Exit codes:
+  0    done, or drained cleanly after the first Ctrl-C or SIGTERM
+  1    failed
+  2    the command line, a setting or a job is wrong
+  3    a broker, relay or store cannot be reached
+  4    stored data is not what it should be
+  5    the checkpoint does not fit the job
+  6    another process took over
+  130  stopped at once by a second Ctrl-C or SIGTERM; batch and sql, whose
+       output must be whole, by the first";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Quickstart(quickstart::Args),
+    Up(Box<up::Args>),
+    Ingest(Box<ingest::Args>),
+    Batch(Box<batch::Args>),
+    Stream(Box<stream::Args>),
+    Sql(sql::Args),
+    Explain(explain::ExplainArgs),
+    Check(explain::CheckArgs),
+    Topic(topic::Args),
+    Lake(lake::Args),
+    Verify(verify::Args),
+    Relay(Box<relay::Args>),
+    Admin(admin::Args),
+}
+
+impl Command {
+    /// Whether the command runs until it is told to stop: such ones log their life by default.
+    pub(crate) fn service(&self) -> bool {
+        match self {
+            Self::Up(_) | Self::Lake(_) | Self::Relay(_) => true,
+            Self::Ingest(args) => args.service(),
+            Self::Stream(args) => args.service(),
+            _ => false,
+        }
+    }
+
+    pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), Failure> {
+        match self {
+            Self::Quickstart(args) => Box::pin(quickstart::run(args, shutdown)).await,
+            Self::Up(args) => Box::pin(up::run(*args, shutdown)).await,
+            Self::Ingest(args) => Box::pin(ingest::run(*args, shutdown)).await,
+            Self::Batch(args) => Box::pin(batch::run(*args, shutdown)).await,
+            Self::Stream(args) => Box::pin(stream::run(*args, shutdown)).await,
+            Self::Sql(args) => Box::pin(sql::run(args, shutdown)).await,
+            Self::Explain(args) => Box::pin(explain::explain(args)).await,
+            Self::Check(args) => Box::pin(explain::check(args)).await,
+            Self::Topic(args) => Box::pin(topic::run(args, shutdown)).await,
+            Self::Lake(args) => Box::pin(lake::run(args, shutdown)).await,
+            Self::Verify(args) => verify::run(args, shutdown).await,
+            Self::Relay(args) => Box::pin(relay::run(*args, shutdown)).await,
+            Self::Admin(args) => Box::pin(admin::run(args)).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

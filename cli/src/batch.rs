@@ -1,0 +1,198 @@
+//! `tidegate batch JOB [WINDOW]`: a job over what the lake holds of a range of event time.
+
+use std::io::{self, Stdout};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use event::{Clock, EventTime};
+use indicatif::ProgressBar;
+use processor::run::{BatchProgress, BatchSettings, BatchSummary, batch};
+use processor::{Job, TopicSink};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Failure;
+use crate::job::{JobArgs, time};
+use crate::output::{FormatArgs, Rows};
+use crate::place::{LogArgs, RawArgs};
+use crate::progress::{bar, counted, note, watched};
+use crate::sql::warn_of_unreadable;
+
+/// Runs a job over the lake, once, and prints its windows or writes them to a topic.
+///
+/// The range is [start, end) of event time, which is created_at. Nothing is late in a batch: every row counts in every
+/// window it belongs to.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidegate batch kinds '1 hour'
+  tidegate batch hashtags '1 hour' --slide-duration '10 minutes' --format csv
+  tidegate batch kinds '1 hour' --timestamp-start 2024-07-28 \\
+    --timestamp-end 2024-07-28T12:00:00
+  tidegate batch kinds '1 hour' --raw-events-s3-uri s3a://raw-data/topics/nostr-event \\
+    --kafka-brokers kafka:19092 --kafka-topic nostr-kinds -l INFO")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    job: JobArgs,
+
+    /// Only events from this time on: 2024-07-28, 2024-07-28T12:00:00Z, unix seconds, -7d
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
+    timestamp_start: Option<EventTime>,
+
+    /// Only events before this time
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
+    timestamp_end: Option<EventTime>,
+
+    /// Write the windows to this topic instead of printing them
+    #[arg(long, value_name = "TOPIC")]
+    kafka_topic: Option<String>,
+
+    /// Print the windows even where a topic is named, and write none
+    #[arg(long)]
+    debug: bool,
+
+    /// Threads [default: one a processor]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    threads: usize,
+
+    /// Taken for the seed's sake: a batch keeps no checkpoint
+    #[arg(long, value_name = "URI", hide = true)]
+    checkpoint_dir: Option<String>,
+
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    raw: RawArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Runs the job over the range.
+pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+    if args.checkpoint_dir.is_some() {
+        tracing::warn!("a batch keeps no checkpoint: --checkpoint-dir is not used");
+    }
+    let started = Instant::now();
+    let job = args.job.plan().await?;
+    let lake = args.raw.table(&args.log)?;
+    let mut target = Target::open(&args, &job).await?;
+    let settings =
+        BatchSettings { from: args.timestamp_start, until: args.timestamp_end, threads: threads(args.threads) };
+    let progress = Arc::new(BatchProgress::default());
+    let bar = Bar::start(Arc::clone(&progress));
+    let mut on_rows = |rows: RecordBatch| target.take(rows);
+    let outcome = tokio::select! {
+        outcome = batch(&job, lake.clone(), settings, Arc::clone(&progress), &mut on_rows) => outcome.map_err(Failure::from),
+        () = shutdown.cancelled() => Err(Failure::interrupted()),
+    };
+    bar.stop();
+    let summary = outcome?;
+    target.finish(&job).await?;
+    if summary.objects + summary.skipped == 0 {
+        note(&format!("there is no object in {}", args.raw.location(&args.log)?));
+    }
+    warn_of_unreadable(&lake);
+    note(&done(&summary, started.elapsed()));
+    Ok(())
+}
+
+/// As many as were asked for; else one a processor.
+fn threads(asked: usize) -> usize {
+    match asked {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        asked => asked,
+    }
+}
+
+/// Where the windows go.
+enum Target<'a> {
+    Console(Rows<Stdout>),
+    /// Held until the end: a batch goes to a topic in one transaction or not at all.
+    Topic(TopicSink<'a>, Vec<RecordBatch>),
+}
+
+impl<'a> Target<'a> {
+    async fn open(args: &Args, job: &'a Job) -> Result<Self, Failure> {
+        match &args.kafka_topic {
+            Some(topic) if !args.debug => {
+                let clock = Clock::system();
+                let log = args.log.open(&clock).await?;
+                Ok(Self::Topic(TopicSink::open(log, job, topic, clock).await?, Vec::new()))
+            }
+            _ => Ok(Self::Console(args.format.printer(job.output_schema())?)),
+        }
+    }
+
+    fn take(&mut self, rows: RecordBatch) -> processor::Result<()> {
+        match self {
+            Self::Console(console) => console.write(&rows).map_err(unprintable)?,
+            Self::Topic(_, held) => held.push(rows),
+        }
+        Ok(())
+    }
+
+    async fn finish(self, job: &Job) -> Result<(), Failure> {
+        match self {
+            Self::Console(console) => {
+                console.finish()?;
+            }
+            Self::Topic(mut sink, held) => {
+                for batch in held {
+                    sink.write(&batch).await?;
+                }
+                sink.finish().await?;
+                tracing::info!(job = job.name(), "windows written");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Standard output took no more.
+pub(crate) fn unprintable(why: io::Error) -> processor::Error {
+    processor::Error::new(processor::ErrorKind::Internal, "could not print the rows").with_source(why)
+}
+
+/// The bar on standard error, fed from the batch's counters.
+struct Bar {
+    bar: ProgressBar,
+    _tasks: JoinSet<()>,
+}
+
+impl Bar {
+    fn start(progress: Arc<BatchProgress>) -> Self {
+        let mut tasks = JoinSet::new();
+        if !watched() {
+            return Self { bar: ProgressBar::hidden(), _tasks: tasks };
+        }
+        let bar = bar("reading");
+        tasks.spawn({
+            let bar = bar.clone();
+            async move {
+                loop {
+                    bar.set_length(progress.objects_total.load(Ordering::Relaxed));
+                    bar.set_position(progress.objects_done.load(Ordering::Relaxed));
+                    bar.set_message(format!("objects, {}", counted(progress.rows.load(Ordering::Relaxed), "row")));
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        });
+        Self { bar, _tasks: tasks }
+    }
+
+    fn stop(self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// `10,403 rows of 12 objects read (3 objects skipped), 7,031 rows out, 1.2 s`
+fn done(summary: &BatchSummary, took: Duration) -> String {
+    let skipped = match summary.skipped {
+        0 => String::new(),
+        skipped => format!(" ({} skipped)", counted(skipped, "object")),
+    };
+    let (rows, objects) = (counted(summary.rows_in, "row"), counted(summary.objects, "object"));
+    format!("{rows} of {objects} read{skipped}, {} out, {:.1} s", counted(summary.rows_out, "row"), took.as_secs_f64())
+}

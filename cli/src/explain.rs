@@ -1,0 +1,72 @@
+//! `tidegate explain JOB` and `tidegate check JOB`: what a job would do, and whether it can.
+
+use std::io::{self, Write};
+
+use event::Clock;
+use processor::Job;
+
+use crate::error::Failure;
+use crate::job::JobArgs;
+use crate::place::{LogArgs, RawArgs};
+use crate::progress::note;
+
+/// Shows how a job runs: windows, panes, plans, columns of its output.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidegate explain kinds '1 hour' --slide-duration '10 minutes'
+  tidegate explain my.sql --var limit=10")]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    job: JobArgs,
+}
+
+/// Checks a job, and that what it would read can be reached; writes nothing.
+///
+/// The log is asked where --kafka-brokers is given, the lake where --lake or --raw-events-s3-uri is.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidegate check my.sql '1 hour'
+  tidegate check kinds --kafka-brokers localhost:9092 --lake s3://raw-data")]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    #[command(flatten)]
+    raw: RawArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Prints the plan.
+pub(crate) async fn explain(args: ExplainArgs) -> Result<(), Failure> {
+    let job = args.job.plan().await?;
+    writeln!(io::stdout().lock(), "{}", job.explain().trim_end())?;
+    Ok(())
+}
+
+/// Plans the job and looks at what it would read.
+pub(crate) async fn check(args: CheckArgs) -> Result<(), Failure> {
+    let job = args.job.plan().await?;
+    if args.log.brokers().is_some() {
+        let log = args.log.open(&Clock::system()).await?;
+        let partitions = log.ranges(&args.raw.raw_events_kafka_topic).await?.len();
+        note(&format!("topic `{}` has {partitions} partitions", args.raw.raw_events_kafka_topic));
+    }
+    if args.raw.named() {
+        let location = args.raw.location(&args.log)?;
+        let store = location.open()?;
+        store.objects.list_with_delimiter(Some(&store.prefix)).await?;
+        note(&format!("lake {location} answers"));
+    }
+    note(&format!("job `{}` is sound", job.name()));
+    writeln!(io::stdout().lock(), "{}", columns(&job))?;
+    Ok(())
+}
+
+fn columns(job: &Job) -> String {
+    let schema = job.output_schema();
+    let columns: Vec<String> =
+        schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect();
+    columns.join("\n")
+}

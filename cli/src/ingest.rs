@@ -1,0 +1,253 @@
+//! `tidegate ingest nostr|file`: events into the raw topic, and by the lander on into the lake, in one process.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ::ingest::{Components, Counters, CountersSnapshot, FileSettings, IntakeSettings, Kinds, NostrSettings};
+use event::layout::NOSTR_EVENT_TOPIC;
+use event::{Clock, Span};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Failure;
+use crate::lake::{LandArgs, Lander};
+use crate::place::LogArgs;
+use crate::progress::{Ticker, grouped, note};
+
+/// Lands events in the raw topic and in the lake.
+///
+/// Events are verified (id and signature), copies are dropped by id, refused input goes to <topic>.rejected with its
+/// reason. The lander writes the topic to the lake in the same process, unless --no-lake.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    source: Source,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Source {
+    Nostr(Box<NostrArgs>),
+    File(Box<FileArgs>),
+}
+
+impl Args {
+    /// Whether it runs until it is told to stop.
+    pub(crate) const fn service(&self) -> bool {
+        matches!(&self.source, Source::Nostr(args) if !args.once)
+    }
+}
+
+/// Lands events from Nostr relays: what they send live, then what they have stored.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidegate ingest nostr --relay wss://nos.lol,wss://relay.damus.io
+  tidegate ingest nostr --relay ws://127.0.0.1:7777 --once --max-future off
+  tidegate ingest nostr --relay wss://nos.lol --kinds 1,7,5000-6999 \\
+    --kafka-brokers localhost:9092 --lake s3://raw-data")]
+struct NostrArgs {
+    /// Relay URL, ws:// or wss://; repeatable, or separated by commas
+    #[arg(
+        long = "relay",
+        value_name = "URL",
+        value_delimiter = ',',
+        env = "TIDEGATE_RELAYS",
+        hide_env_values = true,
+        required = true
+    )]
+    relays: Vec<String>,
+
+    /// Stop when everything stored was fetched from all relays and has landed
+    #[arg(long)]
+    once: bool,
+
+    #[command(flatten)]
+    intake: IntakeArgs,
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    land: LandArgs,
+}
+
+/// Lands events from a file or a pipe, one JSON object a line, in order.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidegate ingest file events.jsonl.gz --max-future off
+  nak req -k 1 wss://nos.lol | tidegate ingest file -")]
+struct FileArgs {
+    /// JSON lines, plain, gzip or zstd; - is standard input
+    path: PathBuf,
+
+    #[command(flatten)]
+    intake: IntakeArgs,
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    land: LandArgs,
+}
+
+/// What is believed, and which topic it goes to.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct IntakeArgs {
+    /// Kinds to keep, as 1,7,5000-6999 [default: all]
+    #[arg(long, value_name = "KINDS", value_parser = Kinds::parse)]
+    kinds: Option<Kinds>,
+
+    /// Reject events dated further ahead of their receipt than this, or off
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = max_future)]
+    max_future: MaxFuture,
+
+    /// Raw topic
+    #[arg(long, value_name = "TOPIC", default_value = NOSTR_EVENT_TOPIC)]
+    pub(crate) topic: String,
+
+    /// Partitions of the raw topic, if it has to be created
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(i32).range(1..))]
+    partitions: i32,
+}
+
+/// How far ahead an event may be dated; none switches the rule off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MaxFuture(pub(crate) Option<Span>);
+
+/// A duration, or `off`.
+pub(crate) fn max_future(text: &str) -> Result<MaxFuture, String> {
+    if text.trim().eq_ignore_ascii_case("off") {
+        return Ok(MaxFuture(None));
+    }
+    Span::parse(text).map(|span| MaxFuture(Some(span))).map_err(|why| format!("{why}, or off"))
+}
+
+impl IntakeArgs {
+    /// The same as settings.
+    pub(crate) fn settings(&self) -> IntakeSettings {
+        IntakeSettings {
+            topic: self.topic.clone(),
+            partitions: self.partitions,
+            kinds: self.kinds.clone().unwrap_or_default(),
+            max_future: self.max_future.0,
+            ..IntakeSettings::default()
+        }
+    }
+}
+
+/// Runs a source and the lander behind it.
+pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+    match args.source {
+        Source::Nostr(args) => {
+            let intake = args.intake.settings();
+            let settings = NostrSettings {
+                relays: args.relays,
+                once: args.once,
+                intake: intake.clone(),
+                ..NostrSettings::default()
+            };
+            let components = components(&args.log).await?;
+            let source = ::ingest::nostr(settings, components.clone(), shutdown.clone());
+            land_behind(source, &intake, &args.land, &args.log, components, shutdown).await
+        }
+        Source::File(args) => {
+            let intake = args.intake.settings();
+            let settings = FileSettings { path: args.path, intake: intake.clone(), ..FileSettings::default() };
+            let components = components(&args.log).await?;
+            let source = ::ingest::file(settings, components.clone(), shutdown.clone());
+            land_behind(source, &intake, &args.land, &args.log, components, shutdown).await
+        }
+    }
+}
+
+/// Log, clock and fresh counters.
+pub(crate) async fn components(log: &LogArgs) -> Result<Components, Failure> {
+    let clock = Clock::system();
+    let log = log.open(&clock).await?;
+    Ok(Components { log, clock, counters: Arc::new(Counters::default()) })
+}
+
+async fn land_behind(
+    source: impl Future<Output = ::ingest::Result<()>>,
+    intake: &IntakeSettings,
+    land: &LandArgs,
+    log: &LogArgs,
+    components: Components,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    ::ingest::create_topics(components.log.as_ref(), intake).await?;
+    let counters = Arc::clone(&components.counters);
+    let lander = match land.location(log)? {
+        Some(location) => Some(Lander::start(land.settings(&intake.topic), components, &location, shutdown)?),
+        None => None,
+    };
+    let ticker = Ticker::start({
+        let counters = Arc::clone(&counters);
+        move || totals(&counters.snapshot())
+    });
+    let received = source.await.map_err(Failure::from);
+    let landed = match lander {
+        Some(lander) => lander.drain().await,
+        None => Ok(()),
+    };
+    ticker.stop();
+    note(&totals(&counters.snapshot()));
+    // The lander's failure stops the source, so it is the cause.
+    landed.and(received)
+}
+
+/// One line: received 10,405 · copies 0 · published 10,403 · rejected 2 (future 2) · landed 10,403 rows in 12 objects.
+pub(crate) fn totals(counters: &CountersSnapshot) -> String {
+    let mut parts = vec![
+        format!("received {}", grouped(counters.received)),
+        format!("copies {}", grouped(counters.copies)),
+        format!("published {}", grouped(counters.published)),
+    ];
+    if counters.filtered > 0 {
+        parts.push(format!("filtered {}", grouped(counters.filtered)));
+    }
+    let reasons: Vec<String> =
+        counters.rejected.iter().map(|(reason, count)| format!("{} {}", reason.as_str(), grouped(*count))).collect();
+    let again = match counters.rejected_again {
+        0 => String::new(),
+        count => format!(", again {}", grouped(count)),
+    };
+    match counters.rejected_total() {
+        0 => parts.push("rejected 0".to_owned()),
+        total => parts.push(format!("rejected {} ({}{again})", grouped(total), reasons.join(", "))),
+    }
+    parts.push(format!(
+        "landed {} rows in {} objects",
+        grouped(counters.landed_rows),
+        grouped(counters.landed_objects)
+    ));
+    parts.join(" · ")
+}
+
+#[cfg(test)]
+mod tests {
+    use event::Reason;
+
+    use super::*;
+
+    #[test]
+    fn the_totals_name_every_reason() {
+        let counters = CountersSnapshot {
+            received: 10_405,
+            copies: 3,
+            published: 10_400,
+            rejected: vec![(Reason::BadSignature, 1), (Reason::Future, 1)],
+            landed_rows: 10_400,
+            landed_objects: 12,
+            ..CountersSnapshot::default()
+        };
+        assert_eq!(
+            totals(&counters),
+            "received 10,405 · copies 3 · published 10,400 · rejected 2 (bad_signature 1, future 1) · \
+             landed 10,400 rows in 12 objects"
+        );
+    }
+
+    #[test]
+    fn the_rule_about_the_future_can_be_switched_off() {
+        assert!(max_future("off").is_ok_and(|rule| rule.0.is_none()));
+        assert!(max_future("PT1H").is_ok_and(|rule| rule.0 == Some(Span::from_secs(3_600))));
+        assert!(max_future("never").is_err());
+    }
+}

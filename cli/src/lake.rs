@@ -1,0 +1,215 @@
+//! `tidegate lake land`: the lander alone; and the lander as `ingest` and `up` run it beside themselves.
+
+use std::sync::Arc;
+
+use ::ingest::Components;
+use ::ingest::lake::{LanderSettings, land};
+use event::Span;
+use event::layout::{LakeFormat, NOSTR_EVENT_TOPIC};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Code, Failure};
+use crate::place::{LakeArgs, LogArgs};
+use crate::progress::{Ticker, counted, note};
+use crate::store::Location;
+
+/// Works on the lake.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: LakeCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum LakeCommand {
+    Land(Box<LandAloneArgs>),
+}
+
+/// Writes a raw topic to the lake, following it until told to stop.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidegate lake land --kafka-brokers localhost:9092 --lake s3://raw-data
+  tidegate lake land --until-latest")]
+struct LandAloneArgs {
+    /// Raw topic
+    #[arg(long, value_name = "TOPIC", default_value = NOSTR_EVENT_TOPIC)]
+    topic: String,
+
+    /// Stop when what is in the topic now has landed
+    #[arg(long)]
+    until_latest: bool,
+
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    land: RotateArgs,
+    #[command(flatten)]
+    lake: LakeArgs,
+}
+
+/// Whether and how `ingest` and `up` land in the lake.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct LandArgs {
+    /// Only publish to the topic
+    #[arg(long)]
+    no_lake: bool,
+
+    #[command(flatten)]
+    lake: LakeArgs,
+    #[command(flatten)]
+    rotate: RotateArgs,
+}
+
+/// Form and size of lake objects.
+#[derive(Clone, Debug, clap::Args)]
+struct RotateArgs {
+    /// Form of the objects: parquet, or json (gzip JSON lines)
+    #[arg(long, value_name = "FORM", default_value = "parquet", value_parser = lake_format)]
+    lake_format: LakeFormat,
+
+    /// Close an object at this many rows
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rotate_rows: Option<u64>,
+
+    /// Close an object at this many bytes of events, as 64MiB
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    rotate_bytes: Option<u64>,
+
+    /// Close an object at this age
+    #[arg(long, value_name = "DURATION", value_parser = Span::parse)]
+    rotate_age: Option<Span>,
+}
+
+impl LandArgs {
+    /// The lake, unless it is not wanted.
+    pub(crate) fn location(&self, log: &LogArgs) -> Result<Option<Location>, Failure> {
+        if self.no_lake { Ok(None) } else { self.lake.location(log).map(Some) }
+    }
+
+    /// Settings for a lander of `topic`.
+    pub(crate) fn settings(&self, topic: &str) -> LanderSettings {
+        self.rotate.settings(topic)
+    }
+}
+
+impl RotateArgs {
+    fn settings(&self, topic: &str) -> LanderSettings {
+        let mut settings =
+            LanderSettings { topic: topic.to_owned(), format: self.lake_format, ..LanderSettings::default() };
+        if let Some(rows) = self.rotate_rows {
+            settings.rows_max = usize::try_from(rows).unwrap_or(usize::MAX);
+        }
+        if let Some(bytes) = self.rotate_bytes {
+            settings.bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);
+        }
+        if let Some(age) = self.rotate_age {
+            settings.age_max = age.duration();
+        }
+        settings
+    }
+}
+
+fn lake_format(text: &str) -> Result<LakeFormat, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "parquet" => Ok(LakeFormat::Parquet),
+        "json" | "json.gz" | "jsonl" => Ok(LakeFormat::JsonGz),
+        _ => Err("use parquet or json".to_owned()),
+    }
+}
+
+/// `64MiB`, `100 MB`, `4096`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let unit: u64 = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "k" | "kib" => 1 << 10,
+        "mb" => 1_000_000,
+        "m" | "mib" => 1 << 20,
+        "gb" => 1_000_000_000,
+        "g" | "gib" => 1 << 30,
+        _ => return Err("use a number of bytes, as 67108864, 64MiB or 100MB".to_owned()),
+    };
+    let number: u64 = text[..digits].parse().map_err(|_| "the number is missing".to_owned())?;
+    number.checked_mul(unit).filter(|bytes| *bytes > 0).ok_or_else(|| "it must be more than zero".to_owned())
+}
+
+/// A lander at work beside a source.
+pub(crate) struct Lander {
+    tasks: JoinSet<::ingest::Result<()>>,
+    drain: CancellationToken,
+}
+
+impl Lander {
+    /// Starts it. Should it fail, it cancels `stop`: a source must not run on without its lake.
+    pub(crate) fn start(
+        settings: LanderSettings,
+        components: Components,
+        location: &Location,
+        stop: CancellationToken,
+    ) -> Result<Self, Failure> {
+        let store = location.create()?;
+        let drain = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn({
+            let drain = drain.clone();
+            async move {
+                let landed = land(settings, components, store.objects, store.prefix, drain).await;
+                if landed.is_err() {
+                    stop.cancel();
+                }
+                landed
+            }
+        });
+        Ok(Self { tasks, drain })
+    }
+
+    /// Lands what is in the topic now, then ends.
+    pub(crate) async fn drain(mut self) -> Result<(), Failure> {
+        self.drain.cancel();
+        match self.tasks.join_next().await {
+            Some(Ok(landed)) => Ok(landed?),
+            _ => Err(Failure::new(Code::Failed, "the lander panicked")),
+        }
+    }
+}
+
+/// Runs the lander alone.
+pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+    let LakeCommand::Land(args) = args.command;
+    let components = crate::ingest::components(&args.log).await?;
+    let counters = Arc::clone(&components.counters);
+    let store = args.lake.location(&args.log)?.create()?;
+    let settings = args.land.settings(&args.topic);
+    let drain = shutdown.child_token();
+    if args.until_latest {
+        drain.cancel();
+    }
+    let landed = move || {
+        let now = counters.snapshot();
+        format!("landed {} in {}", counted(now.landed_rows, "row"), counted(now.landed_objects, "object"))
+    };
+    let ticker = Ticker::start(landed.clone());
+    let outcome = land(settings, components, store.objects, store.prefix, drain).await;
+    ticker.stop();
+    note(&landed());
+    Ok(outcome?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        assert_eq!(bytes("64MiB"), Ok(64 << 20));
+        assert_eq!(bytes("100 MB"), Ok(100_000_000));
+        assert_eq!(bytes("4096"), Ok(4_096));
+        for text in ["", "MiB", "0", "1 stone", "99999999999999999999"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Options that say where things are: the log (embedded or Kafka), the lake, the data directory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use event::Clock;
+use event::layout::{LakeKey, NOSTR_EVENT_TOPIC};
+use processor::lake::LakeTable;
+
+use crate::error::{Code, Failure};
+use crate::store::Location;
+
+/// A person who mistyped the port should not wait for half a minute.
+const KAFKA_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `name=value`, as `--var` and `--kafka-option` take it.
+pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        _ => Err("use name=value".to_owned()),
+    }
+}
+
+/// Which log, and where.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct LogArgs {
+    /// Directory for all that is kept without a server: log, lake, checkpoints
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "tidegate-data",
+        env = "TIDEGATE_DATA_DIR",
+        hide_env_values = true
+    )]
+    pub(crate) data_dir: PathBuf,
+
+    /// Kafka brokers, separated by commas; without them the embedded log in --data-dir is used
+    #[arg(long, value_name = "HOST:PORT", env = "TIDEGATE_KAFKA_BROKERS", hide_env_values = true)]
+    pub(crate) kafka_brokers: Option<String>,
+
+    /// A setting for librdkafka, as `security.protocol=ssl`; repeatable
+    #[arg(long = "kafka-option", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) kafka_options: Vec<(String, String)>,
+}
+
+impl LogArgs {
+    /// The embedded log in a directory, whatever the environment says.
+    pub(crate) fn embedded(data_dir: PathBuf) -> Self {
+        Self { data_dir, kafka_brokers: None, kafka_options: Vec::new() }
+    }
+
+    /// The brokers, if any were named; a variable set to nothing names none.
+    pub(crate) fn brokers(&self) -> Option<&str> {
+        self.kafka_brokers.as_deref().map(str::trim).filter(|brokers| !brokers.is_empty())
+    }
+
+    /// Opens the log.
+    pub(crate) async fn open(&self, clock: &Clock) -> Result<Arc<dyn ::topic::Log>, Failure> {
+        match self.brokers() {
+            Some(brokers) => Ok(Arc::new(::topic::KafkaLog::connect(self.kafka(brokers))?)),
+            None => {
+                let dir = self.data_dir.join("log");
+                std::fs::create_dir_all(&dir).map_err(|why| {
+                    Failure::new(Code::Failed, format!("could not make directory `{}`: {why}", dir.display()))
+                })?;
+                Ok(Arc::new(::topic::EmbeddedLog::open(&dir, clock.clone())?))
+            }
+        }
+    }
+
+    fn kafka(&self, brokers: &str) -> ::topic::KafkaSettings {
+        ::topic::KafkaSettings {
+            options: self.kafka_options.clone(),
+            timeout: KAFKA_TIMEOUT,
+            ..::topic::KafkaSettings::new(brokers)
+        }
+    }
+}
+
+/// Where the lake is.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct LakeArgs {
+    /// The lake: a directory, s3://bucket/prefix or s3a://… [default: <data-dir>/lake]
+    #[arg(long, value_name = "URI", env = "TIDEGATE_LAKE", hide_env_values = true)]
+    pub(crate) lake: Option<String>,
+}
+
+impl LakeArgs {
+    /// The lake as it was named, or the one in the data directory.
+    pub(crate) fn location(&self, log: &LogArgs) -> Result<Location, Failure> {
+        match self.lake.as_deref().map(str::trim).filter(|uri| !uri.is_empty()) {
+            Some(uri) => Location::parse(uri),
+            None => Ok(Location::Local(log.data_dir.join("lake"))),
+        }
+    }
+}
+
+/// Where a job or a query finds the raw events.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct RawArgs {
+    #[command(flatten)]
+    pub(crate) lake: LakeArgs,
+
+    /// The raw topic's folder in the lake, as s3a://raw-data/topics/nostr-event [default: topics/<topic> in the lake]
+    #[arg(long, value_name = "URI")]
+    pub(crate) raw_events_s3_uri: Option<String>,
+
+    /// Raw topic
+    #[arg(long, value_name = "TOPIC", default_value = NOSTR_EVENT_TOPIC)]
+    pub(crate) raw_events_kafka_topic: String,
+}
+
+impl RawArgs {
+    /// Whether the lake was named on the command line or in the environment.
+    pub(crate) fn named(&self) -> bool {
+        self.raw_events_s3_uri.is_some() || self.lake.lake.is_some()
+    }
+
+    /// The folder of the raw topic, as it was named or as it follows from the lake.
+    pub(crate) fn location(&self, log: &LogArgs) -> Result<Location, Failure> {
+        match &self.raw_events_s3_uri {
+            Some(uri) => Location::parse(uri),
+            None => Ok(self.lake.location(log)?.below(&LakeKey::topic_prefix(&self.raw_events_kafka_topic))),
+        }
+    }
+
+    /// The table of raw events.
+    pub(crate) fn table(&self, log: &LogArgs) -> Result<LakeTable, Failure> {
+        let location = self.location(log)?;
+        if let Location::Local(dir) = &location {
+            if !dir.is_dir() {
+                return Err(Failure::usage(format!("there is no directory `{}`", dir.display()))
+                    .hint("`tidegate ingest` and `tidegate up` fill a lake; --data-dir or --lake says where it lies"));
+            }
+        }
+        match location.split() {
+            Some((parent, topic)) => {
+                let store = parent.open()?;
+                Ok(LakeTable::at(store.objects, store.prefix.join(topic)))
+            }
+            None => Err(Failure::usage(format!("`{location}` is not the folder of a topic"))
+                .hint("name it as s3a://bucket/topics/nostr-event, or the lake above it with --lake")),
+        }
+    }
+}

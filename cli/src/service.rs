@@ -1,0 +1,85 @@
+//! Ingest, lander and any number of stream jobs in one process, on one log: what `up` and `quickstart` run.
+//!
+//! The order of the end matters: the relays first, then the jobs, and the lander last, so that all that was published
+//! has landed.
+
+use std::sync::Arc;
+
+use ::ingest::lake::LanderSettings;
+use ::ingest::{Components, NostrSettings};
+use processor::Job;
+use processor::run::StreamSettings;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Code, Failure};
+use crate::lake::Lander;
+use crate::store::Location;
+use crate::stream::Console;
+
+/// All of tidegate in one process.
+pub(crate) struct Service {
+    /// Log, clock, counters.
+    pub(crate) components: Components,
+    /// Which relays, and what is believed.
+    pub(crate) nostr: NostrSettings,
+    /// The lander, unless the lake is not wanted.
+    pub(crate) lander: Option<(LanderSettings, Location)>,
+    /// Stream jobs, each with its own name.
+    pub(crate) jobs: Vec<StreamJob>,
+}
+
+/// A job and where its windows go.
+pub(crate) struct StreamJob {
+    pub(crate) job: Job,
+    pub(crate) settings: StreamSettings,
+    pub(crate) console: Console,
+}
+
+impl Service {
+    /// Runs until `shutdown`, then drains. The first station to fail stops the others.
+    pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), Failure> {
+        let (stop, jobs_stop) = (shutdown.child_token(), CancellationToken::new());
+        ::ingest::create_topics(self.components.log.as_ref(), &self.nostr.intake).await?;
+        let lander = match self.lander {
+            Some((settings, location)) => {
+                Some(Lander::start(settings, self.components.clone(), &location, stop.clone())?)
+            }
+            None => None,
+        };
+        let mut jobs = JoinSet::new();
+        for job in self.jobs {
+            jobs.spawn(job.run(self.components.clone(), stop.clone(), jobs_stop.clone()));
+        }
+        let received = ::ingest::nostr(self.nostr, self.components, stop).await.map_err(Failure::from);
+        jobs_stop.cancel();
+        let mut outcome = Ok(());
+        while let Some(ended) = jobs.join_next().await {
+            outcome = outcome.and(ended.unwrap_or_else(|_| Err(Failure::new(Code::Failed, "a job panicked"))));
+        }
+        let landed = match lander {
+            Some(lander) => lander.drain().await,
+            None => Ok(()),
+        };
+        // A station that failed has stopped the relays, so it is the cause.
+        outcome.and(landed).and(received)
+    }
+}
+
+impl StreamJob {
+    async fn run(
+        mut self,
+        with: Components,
+        stop: CancellationToken,
+        jobs_stop: CancellationToken,
+    ) -> Result<(), Failure> {
+        let log = Arc::clone(&with.log);
+        let run = processor::run::stream(&self.job, log, with.clock, self.settings, &mut self.console, jobs_stop);
+        let outcome = Box::pin(run).await.map_err(Failure::from);
+        if outcome.is_err() {
+            stop.cancel();
+        }
+        self.console.finish()?;
+        outcome.map(|_| ())
+    }
+}

@@ -1,0 +1,191 @@
+//! `tidegate up`: ingest, lander and jobs in one process, on the embedded log or on Kafka.
+
+use std::sync::Arc;
+
+use ::ingest::NostrSettings;
+use event::Span;
+use processor::run::{Start, StreamSettings};
+use processor::{Job, JobOptions};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::checkpoints;
+use crate::error::Failure;
+use crate::ingest::{IntakeArgs, components, totals};
+use crate::job::source;
+use crate::lake::LandArgs;
+use crate::output::{Format, FormatArgs};
+use crate::place::LogArgs;
+use crate::progress::{Ticker, note};
+use crate::service::{Service, StreamJob};
+use crate::store::Store;
+use crate::stream::{Console, StreamCounts, start};
+
+/// Stands for the job's name in `--kafka-topic`.
+const JOB: &str = "<job>";
+
+/// Runs ingest, the lander and any number of stream jobs in one process.
+///
+/// Each job prints its closed windows, with its name as the first column, or writes them to the topic that
+/// --kafka-topic names.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidegate up --relay wss://nos.lol --job kinds='1 hour'
+  tidegate up --relay wss://nos.lol,wss://relay.damus.io \\
+    --job kinds='1 minute' --job hashtags='1 hour/10 minutes' \\
+    --watermark-duration '30 seconds'
+  tidegate up --relay wss://nos.lol --job kinds --kafka-topic 'nostr-<job>' \\
+    --kafka-brokers localhost:9092 --lake s3://raw-data")]
+pub(crate) struct Args {
+    /// Relay URL, ws:// or wss://; repeatable, or separated by commas
+    #[arg(
+        long = "relay",
+        value_name = "URL",
+        value_delimiter = ',',
+        env = "TIDEGATE_RELAYS",
+        hide_env_values = true,
+        required = true
+    )]
+    relays: Vec<String>,
+
+    /// A job, with its window if wanted: kinds, kinds='1 hour', kinds='1 hour/10 minutes', my.sql='1 minute'; repeatable
+    #[arg(long = "job", value_name = "JOB[=WINDOW[/SLIDE]]", value_parser = job_window)]
+    jobs: Vec<JobWindow>,
+
+    /// How far the watermark trails the newest event [default: 10 minutes]
+    #[arg(long, value_name = "DURATION", value_parser = Span::parse)]
+    watermark_duration: Option<Span>,
+
+    /// Where the first start of a job begins: earliest, latest, or a time of receipt; later the checkpoint says
+    #[arg(long, value_name = "WHERE", default_value = "earliest", allow_hyphen_values = true, value_parser = start)]
+    start: Start,
+
+    /// Forget the checkpoints of the jobs and begin anew at --start
+    #[arg(long)]
+    restart: bool,
+
+    /// Write the windows to this topic; <job> in it stands for the job's name
+    #[arg(long, value_name = "TOPIC")]
+    kafka_topic: Option<String>,
+
+    /// Where checkpoints are kept [default: <data-dir>/checkpoints]
+    #[arg(long, value_name = "URI", env = "TIDEGATE_CHECKPOINT_DIR", hide_env_values = true)]
+    checkpoint_dir: Option<String>,
+
+    #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten)]
+    intake: IntakeArgs,
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    land: LandArgs,
+}
+
+/// A job as `--job` names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct JobWindow {
+    job: String,
+    window: Option<Span>,
+    slide: Option<Span>,
+}
+
+fn job_window(text: &str) -> Result<JobWindow, String> {
+    let (job, spans) = text.split_once('=').map_or((text, None), |(job, spans)| (job, Some(spans)));
+    if job.trim().is_empty() {
+        return Err("the job is missing: use kinds or kinds='1 hour'".to_owned());
+    }
+    let (window, slide) =
+        match spans.map(|spans| spans.split_once('/').map_or((spans, None), |(window, slide)| (window, Some(slide)))) {
+            Some((window, slide)) => (Some(Span::parse(window)?), slide.map(Span::parse).transpose()?),
+            None => (None, None),
+        };
+    Ok(JobWindow { job: job.trim().to_owned(), window, slide })
+}
+
+/// Runs until told to stop.
+pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+    if matches!(args.format.format, Some(Format::Json | Format::Parquet)) {
+        return Err(Failure::usage("jobs that run together print no single document")
+            .hint("use --format table, ndjson, csv or markdown"));
+    }
+    let jobs = plan(&args).await?;
+    let components = components(&args.log).await?;
+    let counters = Arc::clone(&components.counters);
+    let counts = Arc::new(StreamCounts::default());
+    let checkpoints = checkpoints(args.checkpoint_dir.as_deref(), &args.log)?.create()?;
+    let mut stream_jobs = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        stream_jobs.push(stream_job(&args, job, &checkpoints, &counts)?);
+    }
+    let intake = args.intake.settings();
+    let lander = args.land.location(&args.log)?.map(|location| (args.land.settings(&intake.topic), location));
+    let nostr = NostrSettings { relays: args.relays, intake, ..NostrSettings::default() };
+    let service = Service { components, nostr, lander, jobs: stream_jobs };
+    let line = {
+        let counts = Arc::clone(&counts);
+        move || format!("{} · {}", totals(&counters.snapshot()), counts.text())
+    };
+    let ticker = Ticker::start(line.clone());
+    let outcome = service.run(shutdown).await;
+    ticker.stop();
+    note(&line());
+    outcome
+}
+
+async fn plan(args: &Args) -> Result<Vec<Job>, Failure> {
+    let mut jobs: Vec<Job> = Vec::with_capacity(args.jobs.len());
+    for wanted in &args.jobs {
+        let options =
+            JobOptions { window: wanted.window, slide: wanted.slide, delay: args.watermark_duration, vars: Vec::new() };
+        let job = Job::plan(&source(&wanted.job)?, &options).await?;
+        if jobs.iter().any(|other| other.name() == job.name()) {
+            return Err(Failure::usage(format!("job `{}` is named twice", job.name())).hint(
+                "a job's name is what its checkpoint is kept under; give a copy of the file another `SET job.name`",
+            ));
+        }
+        jobs.push(job);
+    }
+    if let (Some(topic), true) = (&args.kafka_topic, jobs.len() > 1) {
+        if !topic.contains(JOB) {
+            return Err(Failure::usage(format!("{} jobs would write to one topic `{topic}`", jobs.len()))
+                .hint(format!("put {JOB} into the name: --kafka-topic '{topic}-{JOB}'")));
+        }
+    }
+    Ok(jobs)
+}
+
+fn stream_job(args: &Args, job: Job, checkpoints: &Store, counts: &Arc<StreamCounts>) -> Result<StreamJob, Failure> {
+    let output_topic = args.kafka_topic.as_ref().map(|topic| topic.replace(JOB, job.name()));
+    let console = match output_topic {
+        Some(_) => Console::silent(Arc::clone(counts)),
+        None => Console::of_job(args.format, &job, Arc::clone(counts))?,
+    };
+    let settings = StreamSettings {
+        raw_topic: args.intake.topic.clone(),
+        start: args.start,
+        restart: args.restart,
+        output_topic,
+        checkpoint: Some((Arc::clone(&checkpoints.objects), checkpoints.prefix.clone())),
+        ..StreamSettings::default()
+    };
+    Ok(StreamJob { job, settings, console })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_may_bring_its_window_and_slide() {
+        let of = |text: &str| job_window(text).expect(text);
+        let (hour, ten) = (Span::from_secs(3_600), Span::from_secs(600));
+        assert_eq!(of("kinds"), JobWindow { job: "kinds".into(), window: None, slide: None });
+        assert_eq!(of("kinds=1 hour"), JobWindow { job: "kinds".into(), window: Some(hour), slide: None });
+        assert_eq!(
+            of("a/b.sql=1h/10 minutes"),
+            JobWindow { job: "a/b.sql".into(), window: Some(hour), slide: Some(ten) }
+        );
+        assert!(job_window("=1h").is_err() && job_window("kinds=soon").is_err());
+    }
+}
