@@ -168,3 +168,34 @@ fn append_tags(builder: &mut TagsBuilder, tags: &[Vec<String>]) -> usize {
     builder.append(true);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{EventId, PublicKey};
+
+    #[test]
+    fn a_finished_builder_is_empty_and_goes_on() {
+        let event = Event {
+            id: EventId([1; 32]),
+            pubkey: PublicKey([2; 32]),
+            created_at: 7,
+            kind: 65_535,
+            tags: vec![vec![], vec!["t".into(), "x".into()]],
+            content: "c".into(),
+            sig: [3; 64],
+        };
+        let mut builder = EventBatchBuilder::new();
+        assert_eq!(builder.finish().num_rows(), 0);
+        for rows in 1..3 {
+            for _ in 0..rows {
+                builder.append(&event, &Origin::default(), b"{}");
+            }
+            assert_eq!((builder.len(), builder.is_empty()), (rows, false));
+            assert!(builder.bytes() >= rows * 200, "{}", builder.bytes());
+            let batch = builder.finish();
+            assert_eq!((batch.num_rows(), batch.schema()), (rows, events_schema()));
+            assert_eq!((builder.len(), builder.bytes(), builder.is_empty()), (0, 0, true));
+        }
+    }
+}

@@ -165,8 +165,9 @@ impl<'a> Draft<'a> {
             let Some(field) = FIELDS.iter().position(|name| *name == key.value) else {
                 if self.others.contains(&key.value) {
                     self.note(Reason::DuplicateKey, || format!("key `{}` stands twice", key.value));
+                } else {
+                    self.others.insert(key.value);
                 }
-                self.others.insert(key.value);
                 reader.skip(1)?;
                 continue;
             };
@@ -181,17 +182,17 @@ impl<'a> Draft<'a> {
 
     fn field(&mut self, name: &'static str, reader: &mut Reader<'a>) -> Result<(), Fault> {
         match name {
-            "id" => self.id = self.hex(name, reader)?,
-            "pubkey" => self.pubkey = self.hex(name, reader)?,
-            "sig" => self.sig = self.hex(name, reader)?,
+            "id" => self.id = self.hex("`id`", reader)?,
+            "pubkey" => self.pubkey = self.hex("`pubkey`", reader)?,
+            "sig" => self.sig = self.hex("`sig`", reader)?,
             "created_at" => {
                 let in_range = |secs: &i64| *secs >= 0 && EventTime::from_secs(*secs).is_some();
-                self.created_at = self.integer(name, reader, |secs| Some(secs).filter(in_range))?;
+                self.created_at = self.integer("`created_at`", reader, |secs| Some(secs).filter(in_range))?;
             }
-            "kind" => self.kind = self.integer(name, reader, |kind| u16::try_from(kind).ok())?,
+            "kind" => self.kind = self.integer("`kind`", reader, |kind| u16::try_from(kind).ok())?,
             "tags" => self.tags(reader)?,
             _ => {
-                if let Some(text) = self.text(name, "a string", reader, 1)? {
+                if let Some(text) = self.text("`content`", reader, 1)? {
                     self.content = text.value.into_owned();
                 }
             }
@@ -215,10 +216,10 @@ impl<'a> Draft<'a> {
     }
 
     fn hex<const N: usize>(&mut self, name: &str, reader: &mut Reader<'a>) -> Result<Option<[u8; N]>, Fault> {
-        let Some(text) = self.text(name, "a string", reader, 1)? else { return Ok(None) };
+        let Some(text) = self.text(name, reader, 1)? else { return Ok(None) };
         let bytes = decode_hex(text.value.as_bytes());
         if bytes.is_none() {
-            self.note(Reason::BadHex, || format!("`{name}` is not {} lower-case hex digits", 2 * N));
+            self.note(Reason::BadHex, || format!("{name} is not {} lower-case hex digits", 2 * N));
         }
         Ok(bytes)
     }
@@ -238,12 +239,12 @@ impl<'a> Draft<'a> {
         }
         let token = reader.number()?;
         if token == "-0" || token.bytes().any(|byte| matches!(byte, b'.' | b'e' | b'E')) {
-            self.note(Reason::WrongType, || format!("`{name}` is {}, not written as an integer", short(token)));
+            self.note(Reason::WrongType, || format!("{name} is {}, not written as an integer", short(token)));
             return Ok(None);
         }
         let value = token.parse().ok().and_then(convert);
         if value.is_none() {
-            self.note(Reason::OutOfRange, || format!("`{name}` is {}, out of range", short(token)));
+            self.note(Reason::OutOfRange, || format!("{name} is {}, out of range", short(token)));
         }
         Ok(value)
     }
@@ -251,7 +252,7 @@ impl<'a> Draft<'a> {
     fn tags(&mut self, reader: &mut Reader<'a>) -> Result<(), Fault> {
         let sort = reader.peek()?;
         if sort != Sort::Array {
-            self.wrong("tags", sort, "an array");
+            self.wrong("`tags`", sort, "an array");
             return reader.skip(1);
         }
         reader.open(2)?;
@@ -283,7 +284,7 @@ impl<'a> Draft<'a> {
         let mut first = true;
         let mut tag = Vec::with_capacity(4);
         while reader.item(&mut first, b']')? {
-            if let Some(text) = self.text("an element of a tag", "a string", reader, 3)? {
+            if let Some(text) = self.text("an element of a tag", reader, 3)? {
                 tag.push(text.value.into_owned());
             }
         }
@@ -292,16 +293,10 @@ impl<'a> Draft<'a> {
     }
 
     /// A string inside of `depth` brackets; `None` after a fault was noted.
-    fn text(
-        &mut self,
-        name: &str,
-        wanted: &str,
-        reader: &mut Reader<'a>,
-        depth: u32,
-    ) -> Result<Option<Text<'a>>, Fault> {
+    fn text(&mut self, name: &str, reader: &mut Reader<'a>, depth: u32) -> Result<Option<Text<'a>>, Fault> {
         let sort = reader.peek()?;
         if sort != Sort::Text {
-            self.wrong(name, sort, wanted);
+            self.wrong(name, sort, "a string");
             reader.skip(depth)?;
             return Ok(None);
         }
@@ -341,3 +336,6 @@ const fn gravity(reason: Reason) -> u8 {
 fn short(token: &str) -> Cow<'_, str> {
     if token.len() <= 40 { token.into() } else { format!("{}… ({} characters)", &token[..20], token.len()).into() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,14 +114,14 @@ impl LakeKey {
         format!("topics/{topic}/year={year:04}/month={month:02}/day={day:02}/hour={hour:02}")
     }
 
-    /// Reads a key back from an object's name; `None` when the name is not one that a lander writes.
+    /// Reads a key back from an object's name, whatever prefix stands before it; `None` when the name is not one that
+    /// a lander writes.
     ///
     /// Start offsets of any width are read, as Kafka Connect's S3 sink writes ten digits.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        let tail = &name[name.find("topics/")?..];
-        let parts: Vec<&str> = tail.split('/').collect();
-        let [_, topic, year, month, day, hour, file] = parts.as_slice() else { return None };
+        let parts: Vec<&str> = name.split('/').collect();
+        let [.., "topics", topic, year, month, day, hour, file] = parts.as_slice() else { return None };
         let (stem, format) = match file.strip_suffix(".parquet") {
             Some(stem) => (stem, LakeFormat::Parquet),
             None => (file.strip_suffix(".json.gz")?, LakeFormat::JsonGz),
@@ -174,7 +174,8 @@ mod tests {
             name,
             "topics/nostr-event/year=2025/month=02/day=06/hour=00/nostr-event-3-00000000000000000091.parquet"
         );
-        assert_eq!(LakeKey::parse(&format!("some/prefix/{name}")), Some(key));
+        assert_eq!(LakeKey::parse(&format!("some/prefix/{name}")).as_ref(), Some(&key));
+        assert_eq!(LakeKey::parse(&format!("my-topics/topics/x/{name}")), Some(key));
     }
 
     #[test]

@@ -329,6 +329,11 @@ mod tests {
         assert_eq!(millis.to_string(), "+56638-08-04T16:45:29Z");
         assert_eq!(EventTime::from_secs(1 << 53), None);
         assert_eq!(EventTime::from_secs(i64::MAX), None);
+        assert_eq!(EventTime::MAX.to_string(), "+262142-12-31T23:59:59.999999Z");
+        assert_eq!(EventTime::from_micros(EventTime::MAX.micros()), Some(EventTime::MAX));
+        assert_eq!(EventTime::from_micros(EventTime::MAX.micros() + 1), None);
+        assert_eq!(EventTime::from_micros(EventTime::MIN.micros()), Some(EventTime::MIN));
+        assert_eq!(EventTime::from_micros(EventTime::MIN.micros() - 1), None);
         assert_eq!(EventTime::from_secs(-1).map(EventTime::hours), Some(-1));
     }
 }

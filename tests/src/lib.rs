@@ -1,0 +1,14 @@
+//! The yard's tools: what the suite needs from the machine around it, and the binary under test.
+//!
+//! Everything outside the repository is optional for whoever runs `cargo test` by hand and demanded in CI: each
+//! function here says loudly what is absent, and panics instead when `TIDEGATE_REQUIRE_SERVICES=1`. `tests/run` starts
+//! the services and sets the variables. Nothing here knows what tidegate computes; that is the suite's business.
+
+mod binary;
+pub mod log_contract;
+mod machine;
+pub mod oracle;
+pub mod stage;
+
+pub use binary::{Finished, finish, tidegate};
+pub use machine::{S3Test, kafka, python, repository, s3, script, shared, unique};

@@ -1,0 +1,8 @@
+//! The one test binary of the house: everything that needs more than one room. Linking DataFusion once is slow enough.
+//!
+//! Tests that need a real service lie in a module named after it (`…::kafka::…`, `…::minio::…`): `tests/run` counts
+//! them by that name.
+
+mod cli;
+mod house_rules;
+mod main_job;
