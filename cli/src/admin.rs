@@ -43,9 +43,9 @@ struct InitArgs {
     #[arg(long, value_name = "URI", env = "TIDEGATE_CHECKPOINT_DIR", hide_env_values = true)]
     checkpoint_dir: Option<String>,
 
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Log")]
     log: LogArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Lake")]
     lake: LakeArgs,
 }
 

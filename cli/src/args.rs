@@ -10,12 +10,11 @@ use crate::{admin, batch, explain, ingest, lake, quickstart, relay, sql, stream,
 
 /// Lands Nostr events in Kafka and in a lake, and runs SQL jobs over both, as batch or as stream.
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, max_term_width = 80, after_long_help = AFTER_HELP, propagate_version = true)]
+#[command(name = "tidegate", version, max_term_width = 80, after_long_help = AFTER_HELP)]
 pub(crate) struct Cli {
-    /// What to log on standard error: error, warn, info, debug, trace, or directives such as `ingest=debug,warn`
-    ///
-    /// Without it RUST_LOG counts, then LOG_LEVEL; else services log at info and everything else at warn.
-    #[arg(short, long, value_name = "LEVEL", global = true)]
+    /// What is logged on standard error: error, warn, info, debug, trace, or directives as `ingest=debug,warn`
+    /// [default: RUST_LOG, else LOG_LEVEL, else info for services and warn for the rest]
+    #[arg(short, long, value_name = "LEVEL", global = true, display_order = 1_000)]
     pub(crate) log_level: Option<String>,
 
     #[command(subcommand)]

@@ -31,8 +31,9 @@ Examples:
   tidegate batch hashtags '1 hour' --slide-duration '10 minutes' --format csv
   tidegate batch kinds '1 hour' --timestamp-start 2024-07-28 \\
     --timestamp-end 2024-07-28T12:00:00
-  tidegate batch kinds '1 hour' --raw-events-s3-uri s3a://raw-data/topics/nostr-event \\
-    --kafka-brokers kafka:19092 --kafka-topic nostr-kinds -l INFO")]
+  tidegate batch kinds '1 hour' --kafka-topic nostr-kinds \\
+    --raw-events-s3-uri s3a://raw-data/topics/nostr-event \\
+    --kafka-brokers kafka:19092 -l INFO")]
 pub(crate) struct Args {
     #[command(flatten)]
     job: JobArgs,
@@ -63,9 +64,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     format: FormatArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Lake")]
     raw: RawArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Log")]
     log: LogArgs,
 }
 
@@ -172,10 +173,11 @@ impl Bar {
             let bar = bar.clone();
             async move {
                 loop {
+                    // A batch that is done at once needs no bar.
+                    tokio::time::sleep(Duration::from_millis(200)).await;
                     bar.set_length(progress.objects_total.load(Ordering::Relaxed));
                     bar.set_position(progress.objects_done.load(Ordering::Relaxed));
                     bar.set_message(format!("objects, {}", counted(progress.rows.load(Ordering::Relaxed), "row")));
-                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         });

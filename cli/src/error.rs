@@ -63,7 +63,8 @@ impl Failure {
 
     /// An error with the chain of its causes.
     pub(crate) fn of(code: Code, error: &(dyn Error + 'static)) -> Self {
-        Self { reader_gone: broken_pipe(error), ..Self::new(code, chain(error)) }
+        let message = without_xml(&chain(error));
+        Self { reader_gone: broken_pipe(error), hint: hint_for_s3(&message), ..Self::new(code, message) }
     }
 
     /// Prints what there is to say to standard error.
@@ -100,6 +101,29 @@ fn chain(error: &(dyn Error + 'static)) -> String {
         cause = error.source();
     }
     text
+}
+
+/// The two commonest mistakes with S3, which its client does not put into words.
+fn hint_for_s3(message: &str) -> Option<String> {
+    // Without a key the client asks for one at the address where Amazon's machines find theirs.
+    let no_key = ["latest/api/token", "Missing AccessKeyId"].iter().any(|sign| message.contains(sign));
+    if no_key {
+        return Some(
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_ENDPOINT_URL unless it is Amazon's S3".to_owned(),
+        );
+    }
+    message.contains("NoSuchBucket").then(|| "`tidegate admin init` makes the buckets".to_owned())
+}
+
+/// Of the XML in which S3 says what is wrong only what it says.
+pub(crate) fn without_xml(text: &str) -> String {
+    let Some((before, xml)) = text.split_once("<?xml") else { return text.to_owned() };
+    let between = |tag: &str| {
+        let (_, rest) = xml.split_once(&format!("<{tag}>"))?;
+        rest.split_once("</").map(|(inner, _)| inner.trim().trim_end_matches('.'))
+    };
+    let said: Vec<&str> = [between("Code"), between("Message")].into_iter().flatten().collect();
+    format!("{before}{}", said.join(": "))
 }
 
 fn broken_pipe(error: &(dyn Error + 'static)) -> bool {
@@ -197,8 +221,9 @@ impl From<processor::Error> for Failure {
             ErrorKind::Fenced => Code::Fenced,
             ErrorKind::Internal => Code::Failed,
         };
-        let own = |text: Option<&str>| text.map(str::to_owned);
-        Self { hint: own(error.hint()), caret: own(error.caret()), ..Self::of(code, &error) }
+        let failure = Self::of(code, &error);
+        let hint = error.hint().map(str::to_owned).or_else(|| failure.hint.clone());
+        Self { hint, caret: error.caret().map(str::to_owned), ..failure }
     }
 }
 
@@ -212,6 +237,13 @@ mod tests {
         assert_eq!(failure.text(), "error: no job `kind`\nhint: did you mean `kinds`?");
         failure.caret = Some("  1 | SELECT x\n    |        ^\n".into());
         assert_eq!(failure.text(), "error: no job `kind`\n  1 | SELECT x\n    |        ^\nhint: did you mean `kinds`?");
+    }
+
+    #[test]
+    fn what_s3_says_in_xml_is_said_in_words() {
+        let text = "404 Not Found: <?xml version=\"1.0\"?>\n<Error><Code>NoSuchBucket</Code><Message>It is not there.</Message></Error>";
+        assert_eq!(without_xml(text), "404 Not Found: NoSuchBucket: It is not there");
+        assert_eq!(without_xml("plain"), "plain");
     }
 
     #[test]

@@ -32,9 +32,9 @@ Examples:
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     job: JobArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Lake")]
     raw: RawArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Log")]
     log: LogArgs,
 }
 

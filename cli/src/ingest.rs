@@ -18,6 +18,10 @@ use crate::progress::{Ticker, grouped, note};
 /// Events are verified (id and signature), copies are dropped by id, refused input goes to <topic>.rejected with its
 /// reason. The lander writes the topic to the lake in the same process, unless --no-lake.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tidegate ingest nostr --relay wss://nos.lol
+  tidegate ingest file events.jsonl.gz")]
 pub(crate) struct Args {
     #[command(subcommand)]
     source: Source,
@@ -62,9 +66,9 @@ struct NostrArgs {
 
     #[command(flatten)]
     intake: IntakeArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Log")]
     log: LogArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Lake")]
     land: LandArgs,
 }
 
@@ -80,9 +84,9 @@ struct FileArgs {
 
     #[command(flatten)]
     intake: IntakeArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Log")]
     log: LogArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Lake")]
     land: LandArgs,
 }
 
@@ -202,22 +206,27 @@ pub(crate) fn totals(counters: &CountersSnapshot) -> String {
     if counters.filtered > 0 {
         parts.push(format!("filtered {}", grouped(counters.filtered)));
     }
-    let reasons: Vec<String> =
-        counters.rejected.iter().map(|(reason, count)| format!("{} {}", reason.as_str(), grouped(*count))).collect();
-    let again = match counters.rejected_again {
-        0 => String::new(),
-        count => format!(", again {}", grouped(count)),
-    };
-    match counters.rejected_total() {
-        0 => parts.push("rejected 0".to_owned()),
-        total => parts.push(format!("rejected {} ({}{again})", grouped(total), reasons.join(", "))),
-    }
+    parts.push(rejected(counters));
     parts.push(format!(
         "landed {} rows in {} objects",
         grouped(counters.landed_rows),
         grouped(counters.landed_objects)
     ));
     parts.join(" · ")
+}
+
+/// `rejected 12 (id_mismatch 8, bad_signature 4), 6 more repeated`
+pub(crate) fn rejected(counters: &CountersSnapshot) -> String {
+    let reasons: Vec<String> =
+        counters.rejected.iter().map(|(reason, count)| format!("{} {}", reason.as_str(), grouped(*count))).collect();
+    let repeated = match counters.rejected_again {
+        0 => String::new(),
+        count => format!(", {} more repeated", grouped(count)),
+    };
+    match counters.rejected_total() {
+        0 => format!("rejected 0{repeated}"),
+        total => format!("rejected {} ({}){repeated}", grouped(total), reasons.join(", ")),
+    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(crate) struct JobArgs {
     #[arg(long, value_name = "DURATION", value_parser = Span::parse)]
     pub(crate) slide_duration: Option<Span>,
 
-    /// How far the watermark trails the newest event [default: 10 minutes]
+    /// How far a stream's watermark trails the newest event [default: 10 minutes]
     #[arg(long, value_name = "DURATION", value_parser = Span::parse)]
     pub(crate) watermark_duration: Option<Span>,
 
@@ -40,8 +40,14 @@ impl JobArgs {
             delay: self.watermark_duration,
             vars: self.vars.clone(),
         };
-        Ok(Job::plan(&source(&self.job)?, &options).await?)
+        plan(&self.job, &options).await
     }
+}
+
+/// Reads and plans the job that `job` names.
+pub(crate) async fn plan(job: &str, options: &JobOptions) -> Result<Job, Failure> {
+    // DataFusion's planner makes for a large future.
+    Ok(Box::pin(Job::plan(&source(job)?, options)).await?)
 }
 
 /// An instant on the command line: naive is UTC, `-7d` counts from now.
@@ -51,7 +57,7 @@ pub(crate) fn time(text: &str) -> Result<EventTime, String> {
 }
 
 /// Finds a job by its name, or by its path.
-pub(crate) fn source(job: &str) -> Result<JobSource, Failure> {
+fn source(job: &str) -> Result<JobSource, Failure> {
     if Path::new(job).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("sql")) {
         return from_file(PathBuf::from(job));
     }

@@ -41,11 +41,11 @@ struct LandAloneArgs {
     #[arg(long)]
     until_latest: bool,
 
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Log")]
     log: LogArgs,
     #[command(flatten)]
     land: RotateArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Lake")]
     lake: LakeArgs,
 }
 

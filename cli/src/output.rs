@@ -13,7 +13,7 @@ use parquet::arrow::ArrowWriter;
 use processor::row::{display_batch, json_rows};
 
 use crate::error::Failure;
-use crate::progress;
+use crate::progress::{self, counted};
 use crate::table::Table;
 
 /// Rows that a table is laid out for at once; more are printed as a further table.
@@ -69,6 +69,8 @@ pub(crate) struct Rows<W: Write + Send> {
     out: Out<W>,
     waiting: Vec<RecordBatch>,
     begun: bool,
+    /// Rows of a table at most; the rest is counted.
+    shown_max: usize,
 }
 
 enum Out<W: Write + Send> {
@@ -85,7 +87,13 @@ impl<W: Write + Send> Rows<W> {
             }
             _ => Out::Text(BufWriter::with_capacity(64 << 10, out)),
         };
-        Ok(Self { format, schema, width, out, waiting: Vec::new(), begun: false })
+        Ok(Self { format, schema, width, out, waiting: Vec::new(), begun: false, shown_max: usize::MAX })
+    }
+
+    /// Shows so many rows of each table, and how many there are more; other forms are not cut.
+    pub(crate) fn tables_of(mut self, rows: usize) -> Self {
+        self.shown_max = rows;
+        self
     }
 
     /// Takes a batch; a table is held back until [`Rows::flush`].
@@ -140,8 +148,17 @@ impl<W: Write + Send> Rows<W> {
         for batch in &batches {
             table.rows.append(&mut table_of(batch)?.rows);
         }
+        let more = table.rows.len().saturating_sub(self.shown_max);
+        table.rows.truncate(self.shown_max);
+        let mut lines = table.lines(self.width);
+        if more > 0 {
+            lines.push(format!("… and {}", counted(more as u64, "more row")));
+        }
+        if self.begun {
+            lines.insert(0, String::new());
+        }
         self.begun = true;
-        self.print_lines(table.lines(self.width))
+        self.print_lines(lines)
     }
 
     fn print(&mut self, batch: &RecordBatch) -> io::Result<()> {
@@ -250,6 +267,19 @@ mod tests {
         );
         let json: serde_json::Value = serde_json::from_str(&printed(Format::Json, &two)).expect("JSON");
         assert_eq!(json.as_array().map(Vec::len), Some(3));
+    }
+
+    #[test]
+    fn a_table_may_be_cut_and_says_so() {
+        let mut out = Vec::new();
+        let mut rows = Rows::new(Format::Table, batch().schema(), None, &mut out).expect("a printer").tables_of(1);
+        for _ in 0..2 {
+            rows.write(&batch()).expect("written");
+            rows.flush().expect("flushed");
+        }
+        rows.finish().expect("finished");
+        let table = "kind  tag\n────  ───\n   1  a,b\n… and 1 more row\n";
+        assert_eq!(String::from_utf8(out).expect("text"), format!("{table}\n{table}"));
     }
 
     #[test]

@@ -128,13 +128,11 @@ impl RawArgs {
     /// The table of raw events.
     pub(crate) fn table(&self, log: &LogArgs) -> Result<LakeTable, Failure> {
         let location = self.location(log)?;
-        if let Location::Local(dir) = &location {
-            if !dir.is_dir() {
-                return Err(Failure::usage(format!("there is no directory `{}`", dir.display()))
-                    .hint("`tidegate ingest` and `tidegate up` fill a lake; --data-dir or --lake says where it lies"));
-            }
-        }
         match location.split() {
+            _ if matches!(&location, Location::Local(dir) if !dir.is_dir()) => {
+                Err(Failure::usage(format!("there is no directory `{location}`"))
+                    .hint("`tidegate ingest` and `tidegate up` fill a lake; --data-dir or --lake says where it lies"))
+            }
             Some((parent, topic)) => {
                 let store = parent.open()?;
                 Ok(LakeTable::at(store.objects, store.prefix.join(topic)))

@@ -29,10 +29,10 @@ pub(crate) struct Args {
     file: Option<PathBuf>,
 
     #[command(flatten)]
-    raw: RawArgs,
-    #[command(flatten)]
     format: FormatArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Lake")]
+    raw: RawArgs,
+    #[command(flatten, next_help_heading = "Log")]
     log: LogArgs,
 }
 

@@ -17,7 +17,7 @@ use object_store::path::Path;
 use object_store::signer::Signer;
 use object_store::{ClientOptions, RetryConfig};
 
-use crate::error::{Code, Failure};
+use crate::error::{Code, Failure, without_xml};
 
 /// Where the bytes of a lake or of checkpoints lie, as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,7 +174,9 @@ async fn make_bucket(bucket: &str) -> Result<bool, Failure> {
         status if status.is_success() => Ok(true),
         StatusCode::CONFLICT => Ok(false),
         status => {
-            Err(failed(format!("the store answered {status}"))
+            let body = response.into_body().bytes().await.unwrap_or_default();
+            let said = without_xml(&String::from_utf8_lossy(&body));
+            Err(failed(format!("the store answered {status}: {said}"))
                 .hint("check AWS_ENDPOINT_URL, the key and what it may do"))
         }
     }

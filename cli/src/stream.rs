@@ -43,7 +43,8 @@ Examples:
   tidegate stream kinds '1 hour' --until-latest --format csv
   tidegate stream hashtags '1 hour' --slide-duration '10 minutes' \\
     --watermark-duration '1 minute' --kafka-brokers kafka:19092 \\
-    --kafka-topic nostr-hashtags --checkpoint-dir s3a://processed-data/checkpoints")]
+    --kafka-topic nostr-hashtags \\
+    --checkpoint-dir s3a://processed-data/checkpoints")]
 pub(crate) struct Args {
     #[command(flatten)]
     job: JobArgs,
@@ -86,7 +87,7 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     format: FormatArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Log")]
     log: LogArgs,
 }
 

@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_table_fits_the_terminal() {
         let lines = table(&[["a very long tag that nobody reads to its end", "1"]]).lines(Some(24));
-        assert_eq!(lines[2], "a very long ta…        1");
+        assert_eq!(lines[2], "a very long tag…       1");
         assert!(lines.iter().all(|line| measure_text_width(line) <= 24));
     }
 

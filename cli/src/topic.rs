@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::topic::{Log, OffsetRange, Offsets, StoredRecord};
+use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
 use event::{Clock, EventTime};
-use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Failure;
+use crate::output::FormatArgs;
 use crate::place::LogArgs;
 
 /// Records asked for at once.
@@ -38,6 +39,8 @@ Examples:
   tidegate topic ls --kafka-brokers localhost:9092")]
 struct LsArgs {
     #[command(flatten)]
+    format: FormatArgs,
+    #[command(flatten, next_help_heading = "Log")]
     log: LogArgs,
 }
 
@@ -75,7 +78,7 @@ struct ReadArgs {
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
 
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Log")]
     log: LogArgs,
 }
 
@@ -111,13 +114,20 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
 
 async fn ls(args: &LsArgs) -> Result<(), Failure> {
     let log = args.log.open(&Clock::system()).await?;
-    let mut out = io::stdout().lock();
-    for topic in log.topics().await? {
-        let records: i64 = log.ranges(&topic.name).await?.iter().map(|range| range.end - range.start).sum();
-        let name = serde_json::to_string(&topic.name).map_err(io::Error::from)?;
-        writeln!(out, "{{\"topic\":{name},\"partitions\":{},\"offsets\":{records}}}", topic.partitions)?;
+    let topics = log.topics().await?;
+    let mut offsets = Vec::with_capacity(topics.len());
+    for topic in &topics {
+        offsets.push(log.ranges(&topic.name).await?.iter().map(|range| range.end - range.start).sum::<i64>());
     }
-    Ok(())
+    let columns: [(&str, ArrayRef); 3] = [
+        ("topic", Arc::new(StringArray::from_iter_values(topics.iter().map(|topic| &topic.name)))),
+        ("partitions", Arc::new(Int32Array::from_iter_values(topics.iter().map(|topic| topic.partitions)))),
+        ("offsets", Arc::new(Int64Array::from(offsets))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns)?;
+    let mut rows = args.format.printer(batch.schema())?;
+    rows.write(&batch)?;
+    Ok(rows.finish()?)
 }
 
 async fn read(args: &ReadArgs, shutdown: &CancellationToken) -> Result<(), Failure> {
@@ -232,10 +242,11 @@ fn headers(record: &StoredRecord) -> String {
     format!("{{{}}}", members.join(","))
 }
 
-/// The value as it is, if it is JSON: a line feed can stand between tokens only, where a blank does as well.
+/// The value as it is, if any reader of JSON takes it (a lone surrogate, say, none does): a line feed can stand between
+/// tokens only, where a blank does as well.
 fn json(bytes: &[u8]) -> Option<String> {
-    let raw: &RawValue = serde_json::from_slice(bytes).ok()?;
-    Some(raw.get().replace(['\n', '\r'], " "))
+    serde_json::from_slice::<serde_json::Value>(bytes).ok()?;
+    Some(std::str::from_utf8(bytes).ok()?.trim().replace(['\n', '\r'], " "))
 }
 
 /// A string, or the bytes in hex where they are no text.
@@ -270,6 +281,7 @@ mod tests {
         for (value, shown) in [
             (&b"{\"a\": 1,\n \"b\":9007199254740993}"[..], r#"{"a": 1,  "b":9007199254740993}"#),
             (b"not json", r#""not json""#),
+            (br#"{"a":"\ud800"}"#, r#""{\"a\":\"\\ud800\"}""#),
             (b"\x00\xff", r#"{"hex":"00ff"}"#),
             (b"", r#""""#),
         ] {

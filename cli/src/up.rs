@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::checkpoints;
 use crate::error::Failure;
 use crate::ingest::{IntakeArgs, components, totals};
-use crate::job::source;
+use crate::job::plan;
 use crate::lake::LandArgs;
 use crate::output::{Format, FormatArgs};
 use crate::place::LogArgs;
@@ -76,9 +76,9 @@ pub(crate) struct Args {
     format: FormatArgs,
     #[command(flatten)]
     intake: IntakeArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Log")]
     log: LogArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Lake")]
     land: LandArgs,
 }
 
@@ -109,7 +109,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         return Err(Failure::usage("jobs that run together print no single document")
             .hint("use --format table, ndjson, csv or markdown"));
     }
-    let jobs = plan(&args).await?;
+    let jobs = plan_all(&args).await?;
     let components = components(&args.log).await?;
     let counters = Arc::clone(&components.counters);
     let counts = Arc::new(StreamCounts::default());
@@ -133,12 +133,12 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     outcome
 }
 
-async fn plan(args: &Args) -> Result<Vec<Job>, Failure> {
+async fn plan_all(args: &Args) -> Result<Vec<Job>, Failure> {
     let mut jobs: Vec<Job> = Vec::with_capacity(args.jobs.len());
     for wanted in &args.jobs {
         let options =
             JobOptions { window: wanted.window, slide: wanted.slide, delay: args.watermark_duration, vars: Vec::new() };
-        let job = Job::plan(&source(&wanted.job)?, &options).await?;
+        let job = plan(&wanted.job, &options).await?;
         if jobs.iter().any(|other| other.name() == job.name()) {
             return Err(Failure::usage(format!("job `{}` is named twice", job.name())).hint(
                 "a job's name is what its checkpoint is kept under; give a copy of the file another `SET job.name`",
@@ -146,11 +146,9 @@ async fn plan(args: &Args) -> Result<Vec<Job>, Failure> {
         }
         jobs.push(job);
     }
-    if let (Some(topic), true) = (&args.kafka_topic, jobs.len() > 1) {
-        if !topic.contains(JOB) {
-            return Err(Failure::usage(format!("{} jobs would write to one topic `{topic}`", jobs.len()))
-                .hint(format!("put {JOB} into the name: --kafka-topic '{topic}-{JOB}'")));
-        }
+    if let Some(topic) = args.kafka_topic.as_ref().filter(|topic| jobs.len() > 1 && !topic.contains(JOB)) {
+        return Err(Failure::usage(format!("{} jobs would write to one topic `{topic}`", jobs.len()))
+            .hint(format!("put {JOB} into the name: --kafka-topic '{topic}-{JOB}'")));
     }
     Ok(jobs)
 }

@@ -5,6 +5,7 @@
 //! the services and sets the variables. Nothing here knows what tidegate computes; that is the suite's business.
 
 mod binary;
+pub mod lake_contract;
 pub mod log_contract;
 mod machine;
 pub mod oracle;

@@ -81,8 +81,8 @@ impl Stage {
 
     /// `tidegate ingest` of a file or of relays, landed to the end.
     pub fn ingest(&self, arguments: &[&str]) -> Command {
-        let mut command = self.command(&["ingest"]);
-        command.args(arguments).args(["--topic", &self.topic]);
+        let mut command = self.command(&[&["ingest"], arguments].concat());
+        command.args(["--topic", &self.topic]);
         command
     }
 

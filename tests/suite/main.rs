@@ -5,4 +5,7 @@
 
 mod cli;
 mod house_rules;
+mod lake;
+mod lake_readers;
 mod main_job;
+mod readme;

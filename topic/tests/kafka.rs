@@ -76,7 +76,7 @@ async fn a_transaction_with_a_record_that_was_refused_can_be_aborted() {
             assert_eq!(error.kind(), ErrorKind::Data, "{error}");
         }
         let error = writer.commit().await.expect_err("refused");
-        assert!(flush || error.kind() == ErrorKind::Data, "{error}");
+        assert!(flush || error.kind() == ErrorKind::Data, "{error:?}");
         writer.abort().await.expect("aborted");
     }
     writer.begin().await.expect("begun");

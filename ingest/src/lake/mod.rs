@@ -5,11 +5,16 @@
 //! says it. Whoever finds a name taken reads the end from there and goes on at it, so that a crash, a replay or a
 //! second lander can neither lose nor repeat a row. The lake is its own offset store; nothing is committed elsewhere.
 //!
-//! Left to others: verification (the topic holds what was verified), and reading the lake.
+//! Two landers of one topic may run at once, as a restart and a paused process do, if both write the same form.
+//!
+//! Read in this order: `roller` (when an object is complete), `object` (what it holds), `writer` (its name is taken
+//! once), `resume` (where landing goes on). Left to others: verification (the topic holds what was verified), and
+//! reading the lake.
 
 mod object;
 mod resume;
 mod roller;
+mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,17 +22,18 @@ use std::time::Duration;
 
 use event::EventTime;
 use event::layout::{LakeFormat, LakeKey, NOSTR_EVENT_TOPIC};
+use object_store::ObjectStore;
 use object_store::path::Path;
-use object_store::{ObjectStore, PutMode, PutPayload};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use topic::{OffsetRange, Reader, StoredRecord};
 
+use crate::Components;
 use crate::error::{Error, ErrorKind, Result};
-use crate::{Backoff, Components};
 use object::{Finished, OpenObject};
-use resume::{Landed, Shelf};
+use resume::Shelf;
 use roller::Roller;
+use writer::{BACKOFF, ObjectWriter, Outcome};
 
 /// Records taken from the topic at once.
 const READ_RECORDS: usize = 4 * 1024;
@@ -35,8 +41,8 @@ const READ_RECORDS: usize = 4 * 1024;
 const READ_WAIT: Duration = Duration::from_millis(200);
 /// Raw bytes in all open objects together; the largest is written out before this is passed.
 const OPEN_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// Tries to reach the store while draining; a lander that follows the topic never gives up.
-const DRAIN_TRIES: u32 = 8;
+/// How often a lander that follows its topic looks for partitions that were added to it.
+const PARTITIONS_EVERY: Duration = Duration::from_secs(30);
 
 /// What is landed, and how large objects get.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +74,9 @@ impl Default for LanderSettings {
 /// Lands a topic. Follows it until `drain` fires, then reads up to the ends as of then, writes everything out, returns.
 ///
 /// # Errors
-/// `Config` when there is no such topic; `Data` when lake and topic do not fit together (retention has passed the
-/// lander, or the topic was made anew); `Unavailable` when the store does not answer while draining.
+/// `Config` when there is no such topic, or the store cannot put conditionally; `Data` when lake and topic do not fit
+/// together (retention has passed the lander, or the topic was made anew); `Unavailable` when log or store do not
+/// answer at the start or while draining. In between it waits for them.
 pub async fn land(
     settings: LanderSettings,
     components: Components,
@@ -78,36 +85,39 @@ pub async fn land(
     drain: CancellationToken,
 ) -> Result<()> {
     let mut lander = Lander::start(settings, components, store, prefix, drain.clone()).await?;
-    let mut stop_at: Option<Vec<OffsetRange>> = None;
+    let mut ends: Option<Vec<OffsetRange>> = None;
     loop {
-        if drain.is_cancelled() && stop_at.is_none() {
-            stop_at = Some(lander.ranges().await?);
+        if drain.is_cancelled() && ends.is_none() {
+            ends = Some(lander.adopt_partitions().await?);
         }
-        if stop_at.as_ref().is_some_and(|ends| lander.has_read(ends)) {
+        if ends.as_ref().is_some_and(|ends| lander.has_read(ends)) {
             return lander.write_all().await;
         }
         let records = tokio::select! {
             biased;
-            () = drain.cancelled(), if stop_at.is_none() => continue,
-            records = lander.reader.read(READ_RECORDS, READ_WAIT) => records.map_err(|error| lander.log_error(error))?,
+            () = drain.cancelled(), if ends.is_none() => continue,
+            records = lander.read() => records?,
         };
-        for record in &records {
-            lander.take(record).await?;
-        }
+        lander.take_all(&records).await?;
         lander.write_due().await?;
-        lander.reopen().await?;
+        if ends.is_none() && lander.looked_at.elapsed() >= PARTITIONS_EVERY {
+            lander.look_for_partitions().await?;
+        }
     }
 }
 
 struct Lander {
     settings: LanderSettings,
     components: Components,
-    store: Arc<dyn ObjectStore>,
+    writer: ObjectWriter,
     prefix: Path,
-    drain: CancellationToken,
     roller: Roller,
     reader: Box<dyn Reader>,
     shelves: Vec<Shelf>,
+    /// When the topic's partitions were last looked at.
+    looked_at: Instant,
+    /// How often in a row the log did not answer.
+    log_failures: u32,
 }
 
 impl Lander {
@@ -125,36 +135,89 @@ impl Lander {
         let from = shelves.iter().map(|shelf| (shelf.partition, shelf.start)).collect();
         let reader = components.log.reader(topic, from).await.map_err(log_error)?;
         let roller = Roller { rows_max: settings.rows_max, bytes_max: settings.bytes_max, age_max: settings.age_max };
-        Ok(Self { settings, components, store, prefix, drain, roller, reader, shelves })
+        let writer = ObjectWriter { store, drain };
+        let looked_at = Instant::now();
+        Ok(Self { settings, components, writer, prefix, roller, reader, shelves, looked_at, log_failures: 0 })
     }
 
     fn log_error(&self, error: topic::Error) -> Error {
         Error::of_log(format!("could not land topic `{}`", self.settings.topic), error)
     }
 
-    async fn ranges(&mut self) -> Result<Vec<OffsetRange>> {
-        self.components.log.ranges(&self.settings.topic).await.map_err(|error| self.log_error(error))
+    /// Passes an error of the log on, unless it may pass by itself and nobody wants us to end: then waits a while.
+    async fn bear(&mut self, error: topic::Error) -> Result<()> {
+        if error.kind() != topic::ErrorKind::Unavailable || self.writer.drain.is_cancelled() {
+            return Err(self.log_error(error));
+        }
+        self.log_failures += 1;
+        let topic = &self.settings.topic;
+        tracing::warn!(topic, failures = self.log_failures, %error, "could not read the topic to land; trying again");
+        tokio::time::sleep(BACKOFF.delay(self.log_failures, rand::random())).await;
+        Ok(())
+    }
+
+    async fn read(&mut self) -> Result<Vec<StoredRecord>> {
+        match self.reader.read(READ_RECORDS, READ_WAIT).await {
+            Ok(records) => {
+                self.log_failures = 0;
+                Ok(records)
+            }
+            Err(error) => self.bear(error).await.map(|()| Vec::new()),
+        }
     }
 
     fn has_read(&self, ends: &[OffsetRange]) -> bool {
         let positions = self.reader.positions();
-        ends.iter().all(|end| positions.iter().any(|(partition, at)| *partition == end.partition && *at >= end.end))
+        let read = |end: &OffsetRange| positions.iter().any(|(other, at)| *other == end.partition && *at >= end.end);
+        ends.iter().all(read) && !self.shelves.iter().any(|shelf| shelf.stale)
+    }
+
+    async fn look_for_partitions(&mut self) -> Result<()> {
+        self.looked_at = Instant::now();
+        match self.adopt_partitions().await {
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                tracing::warn!(%error, "could not look for new partitions; trying again later");
+                Ok(())
+            }
+            outcome => outcome.map(|_| ()),
+        }
+    }
+
+    /// The ranges of all partitions; those that were added to the topic meanwhile are read from now on.
+    async fn adopt_partitions(&mut self) -> Result<Vec<OffsetRange>> {
+        let topic = &self.settings.topic;
+        let ranges = self.components.log.ranges(topic).await.map_err(|error| self.log_error(error))?;
+        let mut added = ranges.clone();
+        // Not a closure with a name: kept across the awaits below, it would make the task unfit for another thread.
+        added.retain(|range| !self.shelves.iter().any(|shelf| shelf.partition == range.partition));
+        if !added.is_empty() {
+            tracing::info!(topic, partitions = added.len(), "partitions were added to the topic");
+            let shelves = resume::shelves(self.writer.store.as_ref(), &self.prefix, topic, &added).await?;
+            self.shelves.extend(shelves.into_iter().map(|shelf| Shelf { stale: true, ..shelf }));
+            self.reopen().await?;
+        }
+        Ok(ranges)
+    }
+
+    async fn take_all(&mut self, records: &[StoredRecord]) -> Result<()> {
+        for record in records {
+            self.take(record).await?;
+        }
+        self.reopen().await
     }
 
     /// Puts a record into its partition's object, closing the one before where an object may not go on.
     async fn take(&mut self, record: &StoredRecord) -> Result<()> {
         let Some(at) = self.shelves.iter().position(|shelf| shelf.partition == record.partition) else {
-            return Err(Error::new(
-                ErrorKind::Internal,
-                format!("a record of partition {} was not asked for", record.partition),
-            ));
+            let message = format!("a record of partition {} was not asked for", record.partition);
+            return Err(Error::new(ErrorKind::Internal, message));
         };
         let shelf = &mut self.shelves[at];
         // Another lander wrote this object; the reader has to be set to its end first.
         if shelf.stale || record.offset < shelf.start {
             return Ok(());
         }
-        shelf.received_max = shelf.received_max.max(record.timestamp_ms);
+        shelf.received_max = shelf.received_max.max(received_ms(record));
         let hour = hour_of(shelf.received_max)?;
         let ends_here = shelf.open.as_ref().is_some_and(|open| open.ends_before(hour, record.offset));
         if ends_here && !self.write(at, record.offset).await? {
@@ -168,7 +231,19 @@ impl Lander {
             shelf.open = Some(OpenObject::try_new(format, start, hour)?);
         }
         let Some(open) = &mut shelf.open else { return Ok(()) };
-        open.append(record, shelf.received_max)?;
+        if let Some(rejection) = open.append(record, shelf.received_max)? {
+            let (partition, offset, reason) = (record.partition, record.offset, rejection.reason.as_str());
+            if std::mem::replace(&mut shelf.warned, true) {
+                tracing::debug!(partition, offset, reason, "a record of the raw topic holds no event");
+            } else {
+                tracing::warn!(
+                    partition,
+                    offset,
+                    reason,
+                    "a record of the raw topic holds no event; more are not told"
+                );
+            }
+        }
         if self.roller.is_full(open.rows(), open.bytes()) {
             self.write(at, record.offset + 1).await?;
         }
@@ -190,28 +265,24 @@ impl Lander {
             let Some(largest) = largest else { break };
             self.write_up_to_position(largest).await?;
         }
-        Ok(())
+        self.reopen().await
     }
 
+    /// Writes everything out and returns when nothing that was in the topic is left to land.
     async fn write_all(&mut self) -> Result<()> {
         loop {
             for at in 0..self.shelves.len() {
-                if self.shelves[at].open.is_some() {
-                    self.write_up_to_position(at).await?;
-                }
+                self.write_up_to_position(at).await?;
             }
             if !self.shelves.iter().any(|shelf| shelf.stale) {
                 return Ok(());
             }
             // Another lander was faster; what it left over is still ours to land.
-            let ends = self.ranges().await?;
             self.reopen().await?;
+            let ends = self.adopt_partitions().await?;
             while !self.has_read(&ends) {
-                let records = self.reader.read(READ_RECORDS, READ_WAIT).await.map_err(|error| self.log_error(error))?;
-                for record in &records {
-                    self.take(record).await?;
-                }
-                self.reopen().await?;
+                let records = self.read().await?;
+                self.take_all(&records).await?;
             }
         }
     }
@@ -229,23 +300,21 @@ impl Lander {
         let shelf = &mut self.shelves[at];
         let Some(open) = shelf.open.take() else { return Ok(true) };
         let finished = open.finish(&self.settings.topic, shelf.partition, end)?;
-        let path = resume::object_path(
-            &self.prefix,
-            &LakeKey {
-                topic: self.settings.topic.clone(),
-                partition: shelf.partition,
-                start: finished.start,
-                hour: finished.hour,
-                format: self.settings.format,
-            },
-        );
-        match self.put(&path, &finished).await? {
-            None => {
-                self.note_landed(&finished);
+        let key = LakeKey {
+            topic: self.settings.topic.clone(),
+            partition: shelf.partition,
+            start: finished.start,
+            hour: finished.hour,
+            format: self.settings.format,
+        };
+        let path = resume::object_path(&self.prefix, &key);
+        match self.writer.put(&path, &finished).await? {
+            Outcome::Written => {
+                self.note_landed(&path, &finished);
                 self.shelves[at].start = finished.end;
                 Ok(true)
             }
-            Some(theirs) => {
+            Outcome::Taken(theirs) => {
                 tracing::info!(object = %path, end = theirs.end, "another lander wrote this object; going on at its end");
                 let shelf = &mut self.shelves[at];
                 shelf.start = theirs.end;
@@ -256,68 +325,46 @@ impl Lander {
         }
     }
 
-    fn note_landed(&self, finished: &Finished) {
+    fn note_landed(&self, path: &Path, finished: &Finished) {
+        tracing::debug!(object = %path, rows = finished.rows, end = finished.end, "wrote a lake object");
         let counters = &self.components.counters;
         counters.landed_rows.fetch_add(finished.rows as u64, Ordering::Relaxed);
         counters.landed_objects.fetch_add(1, Ordering::Relaxed);
         counters.landed_bytes.fetch_add(finished.bytes.len() as u64, Ordering::Relaxed);
     }
 
-    /// Puts an object if its name is free, trying again while the store does not answer; what is there when it is not
-    /// free and not ours.
-    async fn put(&mut self, path: &Path, finished: &Finished) -> Result<Option<Landed>> {
-        let backoff = Backoff { first: Duration::from_millis(200), max: Duration::from_secs(10) };
-        let mut failures = 0;
-        loop {
-            let outcome = self.try_put(path, finished).await;
-            let Err(error) = outcome else { return outcome };
-            failures += 1;
-            if error.kind() == ErrorKind::Data || (self.drain.is_cancelled() && failures >= DRAIN_TRIES) {
-                return Err(error);
-            }
-            tracing::warn!(object = %path, failures, error = %error, "could not write a lake object; trying again");
-            tokio::time::sleep(backoff.delay(failures, rand::random())).await;
-        }
-    }
-
-    async fn try_put(&mut self, path: &Path, finished: &Finished) -> Result<Option<Landed>> {
-        let payload = PutPayload::from(finished.bytes.clone());
-        match self.store.put_opts(path, payload, PutMode::Create.into()).await {
-            Ok(_) => Ok(None),
-            Err(object_store::Error::AlreadyExists { .. }) => {
-                let theirs = resume::landed(self.store.as_ref(), path).await?;
-                // The answer to an earlier try of ours may have been lost: then what lies there is ours.
-                let ours =
-                    theirs.end == finished.end && theirs.sha256.as_deref().is_none_or(|sha| sha == finished.sha256);
-                Ok(if ours { None } else { Some(theirs) })
-            }
-            Err(error) => {
-                Err(Error::new(ErrorKind::Unavailable, format!("could not write lake object `{path}`"))
-                    .with_source(error))
-            }
-        }
-    }
-
-    /// Sets the reader to where other landers ended.
+    /// Sets the reader to where other landers ended; until that is done, their partitions' records are passed over.
     async fn reopen(&mut self) -> Result<()> {
         if !self.shelves.iter().any(|shelf| shelf.stale) {
             return Ok(());
         }
         let mut from = self.reader.positions();
-        for shelf in self.shelves.iter_mut().filter(|shelf| shelf.stale) {
+        for shelf in self.shelves.iter().filter(|shelf| shelf.stale) {
             from.retain(|(partition, _)| *partition != shelf.partition);
             from.push((shelf.partition, shelf.start));
-            shelf.stale = false;
         }
-        let topic = &self.settings.topic;
-        self.reader = self.components.log.reader(topic, from).await.map_err(|error| self.log_error(error))?;
-        Ok(())
+        match self.components.log.reader(&self.settings.topic, from).await {
+            Ok(reader) => {
+                self.reader = reader;
+                self.shelves.iter_mut().for_each(|shelf| shelf.stale = false);
+                Ok(())
+            }
+            Err(error) => self.bear(error).await,
+        }
     }
+}
+
+/// When a record was received. A time that no folder's name can hold, which a foreign writer may have put there,
+/// moves no folder.
+fn received_ms(record: &StoredRecord) -> i64 {
+    /// The last millisecond of the year 9999.
+    const MAX: i64 = 253_402_300_799_999;
+    if (0..=MAX).contains(&record.timestamp_ms) { record.timestamp_ms } else { 0 }
 }
 
 /// The hour of a received time.
 fn hour_of(received_ms: i64) -> Result<i64> {
     EventTime::from_millis(received_ms)
         .map(EventTime::hours)
-        .ok_or_else(|| Error::new(ErrorKind::Data, format!("record time {received_ms} ms is beyond the calendar")))
+        .ok_or_else(|| Error::new(ErrorKind::Data, format!("received time {received_ms} ms is beyond the calendar")))
 }

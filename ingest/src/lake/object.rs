@@ -8,7 +8,7 @@ use std::io::Write as _;
 use bytes::Bytes;
 use event::layout::{HEADER_PHASE, HEADER_RELAY, LakeFormat, footer};
 use event::schema::{CONTENT, CREATED_AT, ID, KAFKA_OFFSET, PUBKEY, RAW, RECEIVED_AT, SIG, events_schema};
-use event::{Event, EventBatchBuilder, Limits, Origin};
+use event::{Event, EventBatchBuilder, Limits, Origin, Rejection};
 use flate2::Compression as GzLevel;
 use flate2::write::GzEncoder;
 use parquet::arrow::ArrowWriter;
@@ -24,11 +24,15 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Rows handed to the Parquet writer at once.
 const BATCH_ROWS: usize = 4 * 1024;
+/// Bytes handed to the Parquet writer at once, nearly; an Arrow column of text holds no more than 2 GiB.
+const BATCH_BYTES: usize = 16 * 1024 * 1024;
+/// How large an event may be was decided when it came in; here it is only taken apart.
+const NO_LIMITS: Limits = Limits { event_bytes_max: usize::MAX, tags_max: usize::MAX };
 /// Rows of a Parquet row group at most: a reader's unit of skipping.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
 
 enum Body {
-    Parquet { writer: Box<ArrowWriter<Vec<u8>>>, rows: EventBatchBuilder },
+    Parquet { writer: Box<ArrowWriter<Vec<u8>>>, rows: Box<EventBatchBuilder> },
     Json(GzEncoder<Vec<u8>>),
 }
 
@@ -64,7 +68,7 @@ impl OpenObject {
         let body = match format {
             LakeFormat::Parquet => {
                 let writer = ArrowWriter::try_new(Vec::new(), events_schema(), Some(properties())).map_err(failed)?;
-                Body::Parquet { writer: Box::new(writer), rows: EventBatchBuilder::new() }
+                Body::Parquet { writer: Box::new(writer), rows: Box::default() }
             }
             LakeFormat::JsonGz => Body::Json(GzEncoder::new(Vec::new(), GzLevel::default())),
         };
@@ -97,32 +101,20 @@ impl OpenObject {
         self.hour != hour || (matches!(self.body, Body::Json(_)) && self.next != offset)
     }
 
-    /// Adds a record; one that holds no event is counted in the footer and, in Parquet, has no row.
-    pub(super) fn append(&mut self, record: &StoredRecord, received_max: i64) -> Result<()> {
+    /// Adds a record; why it is none when it holds no event. Such a record is counted in the footer, and in Parquet it
+    /// has no row.
+    pub(super) fn append(&mut self, record: &StoredRecord, received_max: i64) -> Result<Option<Rejection>> {
         let raw = record.value.as_deref().unwrap_or_default();
         self.next = record.offset + 1;
         self.received_max = received_max;
-        let event = match Event::parse(raw, &Limits::default()) {
-            Ok(event) => Some(event),
-            Err(rejection) => {
-                self.unreadable += 1;
-                tracing::warn!(
-                    partition = record.partition,
-                    offset = record.offset,
-                    reason = rejection.reason.as_str(),
-                    "a record of the raw topic holds no event"
-                );
-                None
-            }
-        };
-        if let Some(event) = &event {
-            let time = event.event_time().micros();
-            self.event_time =
-                Some(self.event_time.map_or((time, time), |(least, most)| (least.min(time), most.max(time))));
-        }
+        let event = Event::parse(raw, &NO_LIMITS);
+        self.unreadable += u64::from(event.is_err());
         match &mut self.body {
             Body::Parquet { writer, rows } => {
-                let Some(event) = event else { return Ok(()) };
+                let event = match event {
+                    Ok(event) => event,
+                    Err(rejection) => return Ok(Some(rejection)),
+                };
                 let origin = Origin {
                     relay: record.header(HEADER_RELAY),
                     received_at_ms: Some(record.timestamp_ms),
@@ -131,17 +123,30 @@ impl OpenObject {
                     offset: record.offset,
                 };
                 rows.append(&event, &origin, raw);
-                if rows.len() >= BATCH_ROWS {
+                if rows.len() >= BATCH_ROWS || rows.bytes() >= BATCH_BYTES {
                     writer.write(&rows.finish()).map_err(failed)?;
                 }
+                self.note_row(raw, Some(&event));
+                Ok(None)
             }
-            Body::Json(gzip) => gzip.write_all(&one_line(raw)).map_err(failed)?,
+            Body::Json(gzip) => {
+                gzip.write_all(&one_line(raw)).map_err(failed)?;
+                self.note_row(raw, event.as_ref().ok());
+                Ok(event.err())
+            }
+        }
+    }
+
+    fn note_row(&mut self, raw: &[u8], event: Option<&Event>) {
+        if let Some(event) = event {
+            let time = event.event_time().micros();
+            self.event_time =
+                Some(self.event_time.map_or((time, time), |(least, most)| (least.min(time), most.max(time))));
         }
         self.hash.update(raw);
         self.hash.update(b"\n");
         self.rows += 1;
         self.bytes += raw.len();
-        Ok(())
     }
 
     /// Closes the object; it covers the offsets up to `end`.

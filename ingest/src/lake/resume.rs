@@ -1,19 +1,22 @@
 //! Where landing goes on: the newest object of every partition, and what it says of its end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader};
 
 use event::layout::{LakeFormat, LakeKey, footer};
 use flate2::bufread::MultiGzDecoder;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use topic::OffsetRange;
 
 use super::object::OpenObject;
 use crate::error::{Error, ErrorKind, Result};
 
 const MILLIS_PER_HOUR: i64 = 3_600_000;
+/// Bytes read at the end of an object in the hope that the whole footer is among them.
+const FOOTER_HINT: u64 = 64 * 1024;
 
 /// What an object in the lake says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub(super) struct Shelf {
     pub(super) open: Option<OpenObject>,
     /// The reader has to be set to `start` before further records are taken.
     pub(super) stale: bool,
+    /// A record without an event was told of.
+    pub(super) warned: bool,
 }
 
 /// Path of an object under the lake's prefix.
@@ -51,16 +56,28 @@ pub(super) async fn shelves(
     topic: &str,
     ranges: &[OffsetRange],
 ) -> Result<Vec<Shelf>> {
-    let newest = newest(store, prefix, topic, ranges.len()).await?;
+    let wanted = ranges.iter().map(|range| range.partition).collect();
+    let newest = newest(store, prefix, topic, &wanted).await?;
     let mut shelves = Vec::with_capacity(ranges.len());
     for range in ranges {
         let landed = match newest.get(&range.partition) {
-            Some((_, path)) => Some(landed(store, path).await?),
+            Some((_, path)) => {
+                let landed = landed(store, path).await?;
+                tracing::info!(object = %path, end = landed.end, "landing goes on after this object");
+                Some(landed)
+            }
             None => None,
         };
         let (start, received_max) = landed.map_or((range.start, i64::MIN), |landed| (landed.end, landed.received_max));
         check_fit(topic, *range, start)?;
-        shelves.push(Shelf { partition: range.partition, start, received_max, open: None, stale: false });
+        shelves.push(Shelf {
+            partition: range.partition,
+            start,
+            received_max,
+            open: None,
+            stale: false,
+            warned: false,
+        });
     }
     Ok(shelves)
 }
@@ -89,12 +106,14 @@ fn check_fit(topic: &str, range: OffsetRange, lake_end: i64) -> Result<()> {
     Ok(())
 }
 
-/// The object with the greatest start offset of every partition, looked for from the newest hour back.
+/// The object with the greatest start offset of every partition wanted, looked for from the newest hour back.
+///
+/// Only a partition that never was landed makes it look through all hours.
 async fn newest(
     store: &dyn ObjectStore,
     prefix: &Path,
     topic: &str,
-    partitions: usize,
+    wanted: &HashSet<i32>,
 ) -> Result<HashMap<i32, (i64, Path)>> {
     let folder = LakeKey::topic_prefix(topic).split('/').fold(prefix.clone(), |path, part| path.join(part));
     let mut found: HashMap<i32, (i64, Path)> = HashMap::new();
@@ -116,7 +135,10 @@ async fn newest(
         }
         let mut here: HashMap<i32, (i64, Path)> = HashMap::new();
         for object in listed.objects {
-            let Some(key) = LakeKey::parse(object.location.as_ref()).filter(|key| key.topic == topic) else { continue };
+            let Some(key) = LakeKey::parse(object.location.as_ref()) else { continue };
+            if key.topic != topic || !wanted.contains(&key.partition) {
+                continue;
+            }
             let newest = here.entry(key.partition).or_insert_with(|| (key.start, object.location.clone()));
             if key.start > newest.0 {
                 *newest = (key.start, object.location);
@@ -125,7 +147,7 @@ async fn newest(
         for (partition, newest) in here {
             found.entry(partition).or_insert(newest);
         }
-        if found.len() >= partitions {
+        if found.len() >= wanted.len() {
             break;
         }
     }
@@ -136,25 +158,60 @@ async fn newest(
 pub(super) async fn landed(store: &dyn ObjectStore, path: &Path) -> Result<Landed> {
     let key = LakeKey::parse(path.as_ref())
         .ok_or_else(|| Error::new(ErrorKind::Internal, format!("`{path}` is no name of a lake object")))?;
-    let read = async { store.get(path).await?.bytes().await };
-    let bytes = read.await.map_err(|error| {
-        Error::new(ErrorKind::Unavailable, format!("could not read lake object `{path}`")).with_source(error)
-    })?;
-    let damaged = || Error::new(ErrorKind::Data, format!("lake object `{path}` is not what a lander writes"));
-    if key.format == LakeFormat::JsonGz {
-        let lines = BufReader::new(MultiGzDecoder::new(&bytes[..])).split(b'\n');
-        let lines = lines.map(|line| line.map(|_| 1_i64)).sum::<std::io::Result<i64>>();
-        let lines = lines.map_err(|error| damaged().with_source(error))?;
-        return Ok(Landed { end: key.start + lines, received_max: key.hour * MILLIS_PER_HOUR, sha256: None });
+    match key.format {
+        LakeFormat::Parquet => landed_parquet(store, path).await,
+        LakeFormat::JsonGz => landed_json(store, path, &key).await,
     }
-    let file = SerializedFileReader::new(bytes).map_err(|error| damaged().with_source(error))?;
-    let entries = file.metadata().file_metadata().key_value_metadata().into_iter().flatten();
+}
+
+/// From the footer.
+async fn landed_parquet(store: &dyn ObjectStore, path: &Path) -> Result<Landed> {
+    let metadata = read_footer(store, path).await?;
+    let entries = metadata.file_metadata().key_value_metadata().into_iter().flatten();
     let facts: HashMap<&str, &str> =
         entries.filter_map(|entry| Some((entry.key.as_str(), entry.value.as_deref()?))).collect();
-    let number = |name: &str| facts.get(name).and_then(|value| value.parse::<i64>().ok()).ok_or_else(damaged);
+    let number = |name: &str| facts.get(name).and_then(|value| value.parse::<i64>().ok()).ok_or_else(|| damaged(path));
     Ok(Landed {
         end: number(footer::END)?,
         received_max: number(footer::RECEIVED_MAX)?,
         sha256: facts.get(footer::SHA256).map(|sha| (*sha).to_owned()),
     })
+}
+
+/// From name and lines: rows are dense in offsets, and all were received in the hour of the name at the latest.
+async fn landed_json(store: &dyn ObjectStore, path: &Path, key: &LakeKey) -> Result<Landed> {
+    let read = async { store.get(path).await?.bytes().await };
+    let bytes = read.await.map_err(|error| unread(path, error))?;
+    let lines = BufReader::new(MultiGzDecoder::new(&bytes[..])).split(b'\n');
+    let lines = lines.map(|line| line.map(|_| 1_i64)).sum::<std::io::Result<i64>>();
+    let lines = lines.map_err(|error| damaged(path).with_source(error))?;
+    Ok(Landed { end: key.start + lines, received_max: key.hour * MILLIS_PER_HOUR, sha256: None })
+}
+
+async fn read_footer(store: &dyn ObjectStore, path: &Path) -> Result<ParquetMetaData> {
+    let tail = async {
+        let range = GetOptions { range: Some(GetRange::Suffix(FOOTER_HINT)), ..GetOptions::default() };
+        let result = store.get_opts(path, range).await?;
+        let size = result.meta.size;
+        Ok((result.bytes().await?, size))
+    };
+    let (bytes, size) = tail.await.map_err(|error| unread(path, error))?;
+    let mut reader = ParquetMetaDataReader::new();
+    match reader.try_parse_sized(&bytes, size) {
+        Err(ParquetError::NeedMoreData(needed)) if (needed as u64) < size => {
+            let range = size - needed as u64..size;
+            let bytes = store.get_range(path, range).await.map_err(|error| unread(path, error))?;
+            reader.try_parse_sized(&bytes, size).map_err(|error| damaged(path).with_source(error))?;
+        }
+        parsed => parsed.map_err(|error| damaged(path).with_source(error))?,
+    }
+    reader.finish().map_err(|error| damaged(path).with_source(error))
+}
+
+fn unread(path: &Path, error: object_store::Error) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("could not read lake object `{path}`")).with_source(error)
+}
+
+fn damaged(path: &Path) -> Error {
+    Error::new(ErrorKind::Data, format!("lake object `{path}` is not what a lander writes"))
 }

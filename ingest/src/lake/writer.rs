@@ -81,8 +81,10 @@ impl ObjectWriter {
                 let message = "the lake's store cannot put an object only if its name is free, which landing needs";
                 Err(Error::new(ErrorKind::Config, message).with_source(error))
             }
-            Err(error) => Err(Error::new(ErrorKind::Unavailable, format!("could not write lake object `{path}`"))
-                .with_source(error)),
+            Err(error) => {
+                Err(Error::new(ErrorKind::Unavailable, format!("could not write lake object `{path}`"))
+                    .with_source(error))
+            }
         }
     }
 }

@@ -31,9 +31,10 @@ impl Live {
         self.sub() == Some(sub)
     }
 
-    /// Some relays send history in spite of `limit:0`.
-    pub(crate) fn is_before_eose(&self, sub: &str) -> bool {
-        self.is(sub) && !self.eose
+    /// Whether `sub` is the live subscription and past its EOSE: before it, some relays send history in spite of
+    /// `limit:0`.
+    pub(crate) fn is_on(&self, sub: &str) -> bool {
+        self.is(sub) && self.eose
     }
 
     /// `true` when it was the live subscription's: it is on.

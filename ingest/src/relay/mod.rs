@@ -134,7 +134,7 @@ impl Relay {
             let begun = Instant::now();
             let (end, progress) = self.session(stop).await;
             failures = if begun.elapsed() >= HEALTHY { 1 } else { failures + 1 };
-            fruitless = if progress { 1 } else { fruitless + 1 };
+            fruitless = if progress { 0 } else { fruitless + 1 };
             let (why, wait) = match end {
                 End::Done | End::Stopped => return Ok(()),
                 End::Lost { why, wait } => (why, wait.max(self.jittered(failures))),

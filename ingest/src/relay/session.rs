@@ -182,7 +182,8 @@ impl<'a> Session<'a> {
         if stored {
             self.saw_stored(id, &raw);
         }
-        let phase = if stored || self.live.is_before_eose(sub) { Phase::Backfill } else { Phase::Live };
+        // A straggler of a page that was given up is history too.
+        let phase = if self.live.is_on(sub) { Phase::Live } else { Phase::Backfill };
         let arrival = self.arrival(raw, received_at_ms, phase);
         add(&self.relay.counters.events, 1);
         match self.relay.shared.intake.event(arrival, id).await {

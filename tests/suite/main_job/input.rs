@@ -8,14 +8,14 @@ use tests::stage::{RelayProcess, Stage};
 use tests::{finish, shared};
 
 /// Lines of the development set as plain JSON.
-pub(super) fn development_set() -> Option<Vec<Value>> {
+pub(crate) fn development_set() -> Option<Vec<Value>> {
     let packed = fs::File::open(shared()?.join("data/nostr/events.jsonl.gz")).expect("the development set");
     let lines = std::io::read_to_string(flate2::read::MultiGzDecoder::new(packed)).expect("it unpacks");
     Some(lines.lines().map(|line| serde_json::from_str(line).expect("an event")).collect())
 }
 
 /// Serves the development set from a relay of our own and ingests it whole.
-pub(super) fn ingest_development_set(stage: &Stage, more: &[&str]) -> Option<()> {
+pub(crate) fn ingest_development_set(stage: &Stage, more: &[&str]) -> Option<()> {
     let events = shared()?.join("data/nostr/events.jsonl.gz");
     let relay = RelayProcess::start(&["--events", &events.to_string_lossy()]);
     let mut command = stage.ingest(&["nostr", "--relay", &relay.url, "--once"]);
@@ -96,7 +96,7 @@ pub(super) fn events_dated_ahead_are_rejected_by_default(stage: &Stage) {
     let landed = finish(&mut stage.lake_command(&[
         "sql",
         "SELECT count(*) AS n FROM events",
-        "--topic",
+        "--raw-events-kafka-topic",
         stage.topic(),
         "--format",
         "ndjson",
@@ -110,7 +110,14 @@ pub(super) fn what_was_landed_is_not_landed_again(stage: &Stage) {
         ingest_development_set(stage, &["--max-future", "off"]).expect("the set is there");
     }
     let query = "SELECT count(*) AS n, count(DISTINCT id) AS ids, count(DISTINCT raw) AS raws FROM events";
-    let counted = finish(&mut stage.lake_command(&["sql", query, "--topic", stage.topic(), "--format", "ndjson"]));
+    let counted = finish(&mut stage.lake_command(&[
+        "sql",
+        query,
+        "--raw-events-kafka-topic",
+        stage.topic(),
+        "--format",
+        "ndjson",
+    ]));
     let row = &counted.success().ndjson()[0];
     for column in ["n", "ids", "raws"] {
         assert_eq!(row[column], Value::from(events.len()), "{column}");

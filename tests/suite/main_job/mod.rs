@@ -3,7 +3,7 @@
 //! Every test is a function of a stage; it runs on the embedded log with a local lake, and on real Kafka with MinIO.
 
 mod answers;
-mod input;
+pub(crate) mod input;
 
 use tests::stage::Stage;
 

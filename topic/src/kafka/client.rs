@@ -19,6 +19,10 @@ impl ClientContext for KafkaContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition is what readers ask to be told, and no trouble.
+        if error.rdkafka_error_code() == Some(Code::PartitionEOF) {
+            return;
+        }
         tracing::warn!(%error, reason, "Kafka client");
     }
 }

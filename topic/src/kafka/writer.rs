@@ -62,10 +62,15 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, message)) = result {
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-            self.0.failure().get_or_insert_with(|| (code, message.topic().to_owned()));
+            let mut failure = self.0.failure();
+            // Records that fail because an earlier one did say nothing of why.
+            if failure.as_ref().is_none_or(|(known, _)| consequence(*known)) {
+                *failure = Some((code, message.topic().to_owned()));
+            }
         }
         let reported = self.0.reported.fetch_add(1, Ordering::SeqCst) + 1;
-        if reported.is_multiple_of(SIGNAL_EVERY) || reported == self.0.sent.load(Ordering::SeqCst) {
+        let last = reported == self.0.sent.load(Ordering::SeqCst);
+        if last || result.is_err() || reported.is_multiple_of(SIGNAL_EVERY) {
             self.0.news.notify_waiters();
         }
     }
@@ -82,10 +87,20 @@ impl DeliveryCounts {
 
     /// Waits until every record sent was reported, well or not.
     async fn settled(&self) {
-        while !self.all_reported() {
+        self.until(Self::all_reported).await;
+    }
+
+    /// Waits until every record sent was reported, or one as failed: in a transaction that failed, librdkafka holds
+    /// the others back until it is aborted.
+    async fn settled_or_failed(&self) {
+        self.until(|counts| counts.all_reported() || counts.failure().is_some()).await;
+    }
+
+    async fn until(&self, done: impl Fn(&Self) -> bool) {
+        while !done(self) {
             let mut news = std::pin::pin!(self.news.notified());
             news.as_mut().enable();
-            if !self.all_reported() {
+            if !done(self) {
                 news.await;
             }
         }
@@ -246,6 +261,11 @@ fn delivery_error((code, topic): (RDKafkaErrorCode, String), producer: &KafkaPro
     Error::new(kind, message).with_source(KafkaError::MessageProduction(fatal.unwrap_or(code)))
 }
 
+/// Whether a record failed with `code` merely because another one did, or the cluster was away.
+fn consequence(code: RDKafkaErrorCode) -> bool {
+    matches!(kind_of_code(code), ErrorKind::Unavailable | ErrorKind::Internal)
+}
+
 fn fatal_code(producer: &KafkaProducer) -> Option<RDKafkaErrorCode> {
     producer.client().fatal_error().map(|(code, _)| code)
 }
@@ -257,7 +277,7 @@ fn refusal(tried: &str, error: KafkaError, producer: &KafkaProducer, deliveries:
     }
     let abortable = matches!(&error, KafkaError::Transaction(error) if error.txn_requires_abort());
     // A transaction that has to be aborted has its reason in the record that failed.
-    let failure = deliveries.failure().clone();
+    let failure = deliveries.failure().clone().filter(|(code, _)| !consequence(*code));
     let error = match failure {
         Some(failure) => Error::new(kind_of_code(failure.0), tried).with_source(delivery_error(failure, producer)),
         None => error_of(tried, error),
@@ -289,7 +309,10 @@ impl Writer for KafkaWriter {
     }
 
     async fn flush(&mut self) -> Result<()> {
-        self.deliveries.settled().await;
+        match self.transaction {
+            Transaction::Never => self.deliveries.settled().await,
+            _ => self.deliveries.settled_or_failed().await,
+        }
         self.take_failure()
     }
 
@@ -311,9 +334,7 @@ impl Writer for KafkaWriter {
 
     async fn commit(&mut self) -> Result<()> {
         self.transaction.check_open("commit")?;
-        // A record that was refused is the reason to give, and nothing was committed then.
-        self.deliveries.settled().await;
-        self.take_failure()?;
+        self.deliveries.settled_or_failed().await;
         self.transaction.begin_commit()?;
         match self.transact("commit", |producer, wait| producer.commit_transaction(wait)).await {
             Err(Refusal { error, abortable: true }) => {
