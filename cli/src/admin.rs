@@ -7,7 +7,7 @@ use event::layout::late_topic;
 use crate::error::Failure;
 use crate::ingest::IntakeArgs;
 use crate::place::{LakeArgs, LogArgs};
-use crate::progress::note;
+use crate::progress::{counted, note};
 use crate::store::Location;
 
 /// Prepares what tidegate needs.
@@ -63,7 +63,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     }
     for topic in log.topics().await? {
         let verb = if before.contains(&topic.name) { "was there" } else { "made" };
-        note(&format!("topic {} ({} partitions): {verb}", topic.name, topic.partitions));
+        let partitions = counted(u64::from(topic.partitions.unsigned_abs()), "partition");
+        note(&format!("topic {} ({partitions}): {verb}", topic.name));
     }
     for (what, location) in [
         ("lake", args.lake.location(&args.log)?),

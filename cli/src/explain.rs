@@ -8,7 +8,7 @@ use processor::Job;
 use crate::error::Failure;
 use crate::job::JobArgs;
 use crate::place::{LogArgs, RawArgs};
-use crate::progress::note;
+use crate::progress::{counted, note};
 
 /// Shows how a job runs: windows, panes, plans, columns of its output.
 #[derive(Debug, clap::Args)]
@@ -50,8 +50,8 @@ pub(crate) async fn check(args: CheckArgs) -> Result<(), Failure> {
     let job = args.job.plan().await?;
     if args.log.brokers().is_some() {
         let log = args.log.open(&Clock::system()).await?;
-        let partitions = log.ranges(&args.raw.raw_events_kafka_topic).await?.len();
-        note(&format!("topic `{}` has {partitions} partitions", args.raw.raw_events_kafka_topic));
+        let partitions = counted(log.ranges(&args.raw.raw_events_kafka_topic).await?.len() as u64, "partition");
+        note(&format!("topic `{}` has {partitions}", args.raw.raw_events_kafka_topic));
     }
     if args.raw.named() {
         let location = args.raw.location(&args.log)?;

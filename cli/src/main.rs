@@ -1,5 +1,10 @@
 //! `tidegate`, the one binary: parse the command line, start the log, run one subcommand, turn its end into an exit code.
 
+#![allow(
+    rustdoc::invalid_html_tags,
+    reason = "doc comments of arguments are help texts, where <job> is a place to fill"
+)]
+
 mod admin;
 mod args;
 mod batch;

@@ -43,7 +43,8 @@ const POLICY: &[(&[usize], Option<Reason>)] = &[
 ];
 
 /// The file of that name in the shared data, or a loud word.
-pub(crate) fn shared(name: &str) -> Option<PathBuf> {
+#[expect(clippy::print_stderr, reason = "a test that tests nothing says so")]
+fn shared(name: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/nostr").join(name);
     if !path.exists() {
         eprintln!("SKIPPED: {} is not there; nothing was tested", path.display());
@@ -137,7 +138,7 @@ fn a_rejection_of_any_line_is_short_and_names_the_claimed_id() {
     }
 }
 
-pub(crate) fn real_events() -> Option<Vec<Vec<u8>>> {
+fn real_events() -> Option<Vec<Vec<u8>>> {
     let mut bytes = Vec::new();
     let file = fs::File::open(shared("events.jsonl.gz")?).expect("readable");
     flate2::read::GzDecoder::new(file).read_to_end(&mut bytes).expect("gzip");

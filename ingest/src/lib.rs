@@ -9,7 +9,7 @@
 //!
 //! Every queue between two stations has a bound: when the log is slow, the verifiers wait, then the sockets do.
 //!
-//! Read in this order: [`relay`] (one connection: ask, read, page, come back), `file` (lines instead of frames),
+//! Read in this order: `relay` (one connection: ask, read, page, come back), `file` (lines instead of frames),
 //! `verifier` (bytes become belief, off the socket's task), `dedup` (ids verified and acknowledged), `parcel` and
 //! `publish` (to the raw topic, then acknowledged), `rejected` (what is turned away, with its reason), `pipeline` (the
 //! stations put together), [`lake`] (topic to objects), `metrics`.

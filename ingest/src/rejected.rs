@@ -1,7 +1,7 @@
 //! What is turned away: one record in `<raw topic>.rejected`, with its reason, whole up to a size.
 //!
 //! A relay sends what we refuse as often as it likes, and many relays send the same: within a run the same bytes are
-//! written once and counted after that. Lines of a file are each their own, see [`crate::file`].
+//! written once and counted after that. Lines of a file are each their own, see `file`.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -95,7 +95,7 @@ impl Default for NostrSettings {
     }
 }
 
-/// Settings of [`crate::file`].
+/// Settings of [`crate::file()`].
 #[derive(Clone, Debug)]
 pub struct FileSettings {
     /// JSON lines, plain, gzip or zstd; `-` is standard input.

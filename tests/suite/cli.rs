@@ -1,8 +1,8 @@
 //! What a person and a script see of `tidegate`: helps, exit codes, the words of errors, and who writes where.
 
 use std::fs;
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use tests::{finish, shared, tidegate};
@@ -117,7 +117,7 @@ fn a_mistake_in_a_job_is_shown_where_it_stands() {
     fs::write(&path, sql).expect("written");
     let said = finish(run(&["check"]).arg(&path)).code(2).stderr();
     assert!(said.starts_with("error: "), "{said}");
-    assert!(said.contains("knid"), "the column is not named:\n{said}");
+    assert!(said.contains("`knid`"), "the column is not named:\n{said}");
     assert!(said.lines().any(|line| line.trim_end().ends_with('^')), "there is no caret:\n{said}");
 }
 
@@ -206,4 +206,102 @@ fn verify_unpacks_gzip() {
     let ended = finish(run(&["verify"]).arg(shared.join("data/nostr/events.jsonl.gz"))).success();
     assert_eq!(ended.stderr(), "10,405 lines: 10,405 accepted, 0 rejected\n");
     assert_eq!(ended.stdout().lines().count(), 10_405);
+}
+
+/// Ends a child that a failed test would leave behind.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // It may have ended by itself, as it should.
+        let _ended = self.0.kill();
+        let _status = self.0.wait();
+    }
+}
+
+fn signal(child: &Guard, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &child.0.id().to_string()]).status().expect("kill runs");
+    assert!(sent.success());
+}
+
+/// A relay that says where it listens.
+fn relay() -> (Guard, String) {
+    let mut child =
+        run(&["relay", "--listen", "127.0.0.1:0", "-l", "error"]).stderr(Stdio::piped()).spawn().expect("started");
+    let stderr = child.stderr.take().expect("a pipe");
+    let guard = Guard(child);
+    let url = BufReader::new(stderr).lines().map(|line| line.expect("text")).find_map(|line| {
+        let (_, url) = line.split_once("listening on ")?;
+        Some(url.to_owned())
+    });
+    (guard, url.expect("the relay says where it listens"))
+}
+
+#[test]
+fn the_first_signal_drains_and_the_exit_code_is_0() {
+    for name in ["INT", "TERM"] {
+        let (mut child, url) = relay();
+        assert!(url.starts_with("ws://127.0.0.1:"), "{url}");
+        signal(&child, name);
+        assert_eq!(child.0.wait().expect("ended").code(), Some(0), "after SIG{name}");
+    }
+}
+
+#[test]
+fn the_second_signal_ends_at_once_with_130() {
+    // A read of standard input keeps the first one waiting for a moment.
+    let mut command = run(&["verify", "-"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = Guard(command.spawn().expect("started"));
+    let mut stdin = child.0.stdin.take().expect("a pipe");
+    stdin.write_all(b"{}\n").expect("written");
+    let mut verdicts = BufReader::new(child.0.stdout.take().expect("a pipe")).lines();
+    assert!(verdicts.next().is_some(), "there is no verdict on the first line");
+    signal(&child, "INT");
+    let mut said = BufReader::new(child.0.stderr.take().expect("a pipe")).lines().map(|line| line.expect("text"));
+    assert!(said.any(|line| line.starts_with("stopping")), "the first signal is not answered");
+    signal(&child, "INT");
+    assert_eq!(child.0.wait().expect("ended").code(), Some(130));
+}
+
+mod kafka {
+    use super::*;
+
+    #[test]
+    fn admin_init_makes_topics_once() {
+        let Some(brokers) = tests::kafka() else { return };
+        let dir = tempfile::tempdir().expect("a directory");
+        let topic = tests::unique("cli-init");
+        for verb in ["made", "was there"] {
+            let mut command = run(&["admin", "init", "--kafka-brokers", &brokers, "--topic", &topic, "--data-dir"]);
+            let said = finish(command.arg(dir.path())).success().stderr();
+            assert!(said.contains(&format!("topic {topic} (4 partitions): {verb}")), "{said}");
+            assert!(said.contains(&format!("topic {topic}.rejected (1 partition): {verb}")), "{said}");
+        }
+    }
+}
+
+mod minio {
+    use super::*;
+
+    #[test]
+    fn admin_init_makes_a_bucket_once() {
+        let Some(s3) = tests::s3() else { return };
+        let dir = tempfile::tempdir().expect("a directory");
+        let lake = format!("s3a://{}/some/prefix", tests::unique("cli-init"));
+        for verb in ["made", "was there"] {
+            let mut command = run(&["admin", "init", "--lake", &lake, "--data-dir"]);
+            let said = finish(command.arg(dir.path()).envs(s3.variables())).success().stderr();
+            assert!(said.contains(&format!("lake {}: {verb}", lake.replace("s3a", "s3"))), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_that_is_not_there_is_named_with_what_makes_it() {
+        let Some(s3) = tests::s3() else { return };
+        let mut command = run(&["sql", "SELECT 1 FROM events", "--lake", "s3://no-such-bucket"]);
+        let said = finish(command.envs(s3.variables())).code(3).stderr();
+        assert!(said.contains("NoSuchBucket") && said.contains("hint: `tidegate admin init`"), "{said}");
+        assert!(!said.contains("<?xml"), "{said}");
+    }
 }

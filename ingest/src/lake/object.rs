@@ -33,7 +33,7 @@ const ROW_GROUP_ROWS: usize = 128 * 1024;
 
 enum Body {
     Parquet { writer: Box<ArrowWriter<Vec<u8>>>, rows: Box<EventBatchBuilder> },
-    Json(GzEncoder<Vec<u8>>),
+    Json(Box<GzEncoder<Vec<u8>>>),
 }
 
 /// An object that still takes rows.
@@ -70,7 +70,7 @@ impl OpenObject {
                 let writer = ArrowWriter::try_new(Vec::new(), events_schema(), Some(properties())).map_err(failed)?;
                 Body::Parquet { writer: Box::new(writer), rows: Box::default() }
             }
-            LakeFormat::JsonGz => Body::Json(GzEncoder::new(Vec::new(), GzLevel::default())),
+            LakeFormat::JsonGz => Body::Json(Box::new(GzEncoder::new(Vec::new(), GzLevel::default()))),
         };
         Ok(Self {
             body,

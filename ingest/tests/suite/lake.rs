@@ -1,7 +1,5 @@
 //! The lander: the contract in memory and on a directory, and what goes wrong between it, the log and the store.
 
-#![allow(clippy::print_stderr, reason = "tests say what they saw")]
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;

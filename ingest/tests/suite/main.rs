@@ -1,5 +1,7 @@
 //! The crate from outside: real sockets on loopback, relays that behave and relays that do not, the embedded log.
 
+#![allow(clippy::print_stderr, clippy::cast_possible_truncation, reason = "tests say what they saw, and count little")]
+
 mod file;
 mod harness;
 mod lake;

@@ -1,9 +1,9 @@
 //! A job: one `.sql` file, parsed, planned and checked, ready to run as a batch or as a stream.
 
 mod parse;
-mod words;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -89,7 +89,7 @@ impl Job {
     pub async fn plan(source: &JobSource, options: &JobOptions) -> Result<Self> {
         let parsed = parse(source, options)?;
         let sql = parsed.sql.clone();
-        Self::plan_parsed(parsed, source, options).await.map_err(|error| place_caret(error, &sql))
+        Box::pin(Self::plan_parsed(parsed, source, options)).await.map_err(|error| place_caret(error, &sql))
     }
 
     async fn plan_parsed(parsed: Parsed, source: &JobSource, options: &JobOptions) -> Result<Self> {

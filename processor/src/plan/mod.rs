@@ -106,7 +106,7 @@ impl JobPlan {
             spec.size() / spec.pane_width()
         );
         for (title, plan) in [("per closed window", &self.cut.upper), ("per row, into panes", &self.cut.lower)] {
-            let _ = write!(text, "{title}:\n");
+            let _ = writeln!(text, "{title}:");
             for line in plan.display_indent().to_string().lines() {
                 let _ = writeln!(text, "  {line}");
             }

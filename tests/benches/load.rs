@@ -1,0 +1,70 @@
+//! What the benchmark needs beside the binary: signed events by the hundred thousand, and the bare rate of librdkafka.
+//!
+//!     load generate COUNT FILE       writes COUNT events as JSON lines, signed, all genuine
+//!     load consume BROKERS TOPIC     reads a topic to its end with librdkafka alone and says how fast
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+use relay::Generate;
+use relay::generate::write_jsonl;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["generate", count, file] => generate(count.parse()?, file),
+        ["consume", brokers, topic] => consume(brokers, topic),
+        // `cargo test --benches` and `cargo bench` without arguments have nothing to do here.
+        [] => Ok(()),
+        other => bail!("`{}` is neither `generate COUNT FILE` nor `consume BROKERS TOPIC`", other.join(" ")),
+    }
+}
+
+fn generate(count: usize, file: &str) -> Result<()> {
+    let settings = Generate { late: 0.0, future: 0.0, forged: 0.0, rate: 1000.0, authors: 5000, ..Generate::default() };
+    let mut out = BufWriter::new(File::create(file).with_context(|| format!("could not create `{file}`"))?);
+    write_jsonl(settings, count, &mut out)?;
+    Ok(())
+}
+
+/// Every partition from its start to its end, one message at a time, nothing done with it.
+fn consume(brokers: &str, topic: &str) -> Result<()> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "tidegate-bench")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .create()?;
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10))?;
+    let partitions = metadata.topics().first().context("no such topic")?.partitions().len();
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..partitions {
+        assignment.add_partition_offset(topic, i32::try_from(partition)?, Offset::Beginning)?;
+    }
+    let began = Instant::now();
+    consumer.assign(&assignment)?;
+    let (mut records, mut bytes, mut ended) = (0_u64, 0_u64, 0);
+    while ended < partitions {
+        match consumer.poll(Duration::from_secs(10)) {
+            Some(Ok(message)) => {
+                records += 1;
+                bytes += message.payload_len() as u64;
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            Some(Err(error)) => return Err(error.into()),
+            None => bail!("nothing came for ten seconds"),
+        }
+    }
+    let secs = began.elapsed().as_secs_f64();
+    #[expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "a figure for people is what this is for")]
+    {
+        println!("{records} records, {bytes} bytes, {secs:.2} s, {:.0} records/s", records as f64 / secs);
+    }
+    Ok(())
+}
