@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
-use event::Clock;
 use event::layout::NOSTR_EVENT_TOPIC;
+use event::{Clock, EventTime};
 use indicatif::ProgressBar;
 use processor::Job;
 use processor::run::{Start, StreamObserver, StreamProgress, StreamSettings};
@@ -52,6 +52,14 @@ pub(crate) struct Args {
     /// Where the first start of the job begins: earliest, latest, or a time of receipt; later the checkpoint says
     #[arg(long, value_name = "WHERE", default_value = "earliest", allow_hyphen_values = true, value_parser = start)]
     start: Start,
+
+    /// Only events from this time on: 2024-07-28, 2024-07-28T12:00:00Z, unix seconds, -7d
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
+    timestamp_start: Option<EventTime>,
+
+    /// Only events before this time
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
+    timestamp_end: Option<EventTime>,
 
     /// Stop when what is in the topic now is consumed, and close all windows
     #[arg(long)]
@@ -123,6 +131,8 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let settings = StreamSettings {
         raw_topic: args.raw_events_kafka_topic,
         start: args.start,
+        from: args.timestamp_start,
+        until: args.timestamp_end,
         until_latest: args.until_latest,
         restart: args.restart,
         debug: args.debug,

@@ -15,7 +15,7 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::ordered;
+use super::{Range, ordered};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::lake::{LakeObject, LakeTable};
@@ -59,13 +59,6 @@ pub struct BatchSummary {
     pub rows_out: u64,
 }
 
-/// Event times `[from, until)`, microseconds.
-#[derive(Clone, Copy, Debug)]
-struct Range {
-    from: i64,
-    until: i64,
-}
-
 type Queue = Arc<Mutex<VecDeque<(usize, LakeObject)>>>;
 type Done = (usize, Vec<RecordBatch>);
 
@@ -81,7 +74,7 @@ pub async fn batch(
     on_rows: &mut (dyn FnMut(RecordBatch) -> Result<()> + Send),
 ) -> Result<BatchSummary> {
     let bounds = settings.from.map(EventTime::micros)..settings.until.map(EventTime::micros);
-    let range = Range { from: bounds.start.unwrap_or(i64::MIN), until: bounds.end.unwrap_or(i64::MAX) };
+    let range = Range::new(settings.from, settings.until);
     let (objects, skipped) = LakeTable::prune(lake.objects().await?, &bounds);
     progress.objects_total.store(objects.len() as u64, Ordering::Relaxed);
     progress.objects_skipped.store(skipped as u64, Ordering::Relaxed);
@@ -174,10 +167,9 @@ async fn work(
 /// The rows of the range that pass the job's filter, with the columns that the plan wants.
 fn in_range(reader: &RowReader, rows: &RecordBatch, range: Range) -> Result<RecordBatch> {
     let times = reader.times(rows);
-    let inside = |time: i64| range.from <= time && time < range.until;
     let mut mask: Option<BooleanArray> = reader.filter(rows)?;
-    if !times.values().iter().all(|time| inside(*time)) {
-        let ranged: BooleanArray = times.values().iter().map(|time| Some(inside(*time))).collect();
+    if !times.values().iter().all(|time| range.contains(*time)) {
+        let ranged: BooleanArray = times.values().iter().map(|time| Some(range.contains(*time))).collect();
         mask = Some(match mask {
             Some(mask) => and(&mask, &ranged)?,
             None => ranged,

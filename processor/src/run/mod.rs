@@ -10,6 +10,7 @@ mod stream;
 
 use arrow::array::RecordBatch;
 use arrow::compute::{SortColumn, lexsort_to_indices, take_record_batch};
+use event::EventTime;
 
 pub use batch::{BatchProgress, BatchSettings, BatchSummary, batch};
 pub use stream::{Start, StreamObserver, StreamProgress, StreamSettings, StreamSummary, stream};
@@ -17,6 +18,23 @@ pub use stream::{Start, StreamObserver, StreamProgress, StreamSettings, StreamSu
 use crate::error::Result;
 use crate::job::Job;
 use crate::plan::locality::Origin;
+
+/// Event times `[from, until)`, microseconds.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    from: i64,
+    until: i64,
+}
+
+impl Range {
+    fn new(from: Option<EventTime>, until: Option<EventTime>) -> Self {
+        Self { from: from.map_or(i64::MIN, EventTime::micros), until: until.map_or(i64::MAX, EventTime::micros) }
+    }
+
+    const fn contains(self, time: i64) -> bool {
+        self.from <= time && time < self.until
+    }
+}
 
 /// Sorts output rows by their window, then by their columns from left to right, so that an answer does not depend on
 /// the order in which groups were found.

@@ -20,7 +20,7 @@ use topic::{Log, Offsets, Reader, Record, StoredRecord, Writer};
 
 use super::checkpoint::{Control, Snapshots, control_record, create_jobs_topic, read_control};
 use super::late::{late_line, late_record, late_windows};
-use super::ordered;
+use super::{Range, ordered};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use crate::plan::{Assembly, PanePlan};
@@ -55,6 +55,10 @@ pub struct StreamSettings {
     pub raw_topic: String,
     /// Where to start without a checkpoint; [`Start::Earliest`] by default.
     pub start: Start,
+    /// Only rows with an event time from this on.
+    pub from: Option<EventTime>,
+    /// Only rows with an event time before this.
+    pub until: Option<EventTime>,
     /// Stop when what was there at the start is read, and close all windows.
     pub until_latest: bool,
     /// Begin anew, whatever the checkpoint says.
@@ -76,6 +80,8 @@ impl Default for StreamSettings {
         Self {
             raw_topic: NOSTR_EVENT_TOPIC.to_owned(),
             start: Start::Earliest,
+            from: None,
+            until: None,
             until_latest: false,
             restart: false,
             debug: false,
@@ -334,11 +340,12 @@ impl<'a> Run<'a> {
         let reader = self.pane_plan.rows.clone();
         let wanted = reader.filter(&rows.batch)?;
         let watermark = self.marks.current();
+        let range = Range::new(self.settings.from, self.settings.until);
         let mut keep = Vec::with_capacity(rows.sources.len());
         for (row, (source, time)) in rows.sources.iter().zip(reader.times(&rows.batch).values()).enumerate() {
             let record = &records[*source];
             self.marks.observe(record.partition, *time, record.timestamp_ms.saturating_mul(1_000));
-            let wanted = wanted.as_ref().is_none_or(|mask| mask.value(row));
+            let wanted = range.contains(*time) && wanted.as_ref().is_none_or(|mask| mask.value(row));
             if wanted {
                 for start in late_windows(spec, *time, watermark) {
                     self.note_late(start, watermark.unwrap_or(*time), record, observer)?;
@@ -501,10 +508,11 @@ async fn open_commits(job: &Job, log: &dyn Log, settings: &StreamSettings) -> Re
     Ok((control, commits))
 }
 
-/// One job is one name over one topic with one window, one output and one checkpoint.
+/// One job is one name over one topic and range with one window, one output and one checkpoint.
 fn job_id(job: &Job, settings: &StreamSettings, prefix: &Path) -> String {
     let (size, slide) = job.window();
-    let rest = format!("{}\n{}\n{prefix}", settings.raw_topic, settings.output_topic.as_deref().unwrap_or_default());
+    let output = settings.output_topic.as_deref().unwrap_or_default();
+    let rest = format!("{}\n{:?}\n{:?}\n{output}\n{prefix}", settings.raw_topic, settings.from, settings.until);
     format!("tidegate.{}.{size}.{slide}.{}", job.name(), hex::encode(&Sha256::digest(rest)[..4]))
 }
 

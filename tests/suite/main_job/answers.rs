@@ -128,6 +128,22 @@ pub(super) fn late_rows_are_exactly_what_a_stream_lacks(stage: &Stage) {
     }
 }
 
+pub(super) fn a_range_holds_its_start_and_not_its_end(stage: &Stage) {
+    let Some(events) = development_set() else { return };
+    ingest_development_set(stage, &["--max-future", "off"]).expect("the set is there");
+    let (from, until) = (1_684_147_200, 1_700_000_000);
+    let events: Vec<PlainEvent> = events.iter().map(PlainEvent::parse).collect();
+    let inside: Vec<PlainEvent> =
+        events.into_iter().filter(|event| (from..until).contains(&event.created_at)).collect();
+    assert!(inside.len() > 100);
+    let want = sorted(answer("activity", &inside, SLIDING, &Late::new()));
+    // One end as a person writes it, the other in unix seconds.
+    let range = ["--timestamp-start", "2023-05-15T10:40:00Z", "--timestamp-end", "1700000000"];
+    assert_eq!(rows(&mut stage.batch(&arguments("activity", SLIDING, &range))), want);
+    let more = [&range[..], &["--watermark-duration", NOTHING_LATE]].concat();
+    assert_eq!(rows(&mut stage.stream(&arguments("activity", SLIDING, &more))), want);
+}
+
 pub(super) fn other_jobs_agree_with_duckdb(stage: &Stage) {
     let (Some(shared), Some(_)) = (shared(), script("oracle.py")) else { return };
     ingest_development_set(stage, &["--max-future", "off"]).expect("the set is there");

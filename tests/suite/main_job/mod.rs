@@ -29,6 +29,7 @@ on_every_stage!(
     answers: the_built_in_jobs_give_the_expected_answers,
     answers: a_stream_prints_what_a_batch_prints,
     answers: late_rows_are_exactly_what_a_stream_lacks,
+    answers: a_range_holds_its_start_and_not_its_end,
     answers: other_jobs_agree_with_duckdb,
     answers: a_lake_of_json_lines_answers_the_same,
     answers: a_job_goes_on_where_it_was_stopped,
