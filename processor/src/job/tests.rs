@@ -217,7 +217,7 @@ async fn what_cannot_be_a_windowed_job_is_refused_with_a_hint() {
         ("SELECT window.start, count(*) FROM evnts GROUP BY window(created_at, '1 hour')", "evnts", "`events`"),
         ("SELECT window.start, count(*) FROM events GROUP BY window(created_at, ${size})", "`size`", "--var size"),
         ("SELECT window.start, kindd, count(*) FROM events GROUP BY window(created_at, '1 hour'), kindd", "kindd", "^"),
-        ("SELECT window.start count(* FROM events", "Expected", "^"),
+        ("SELECT window.start count(* FROM events", "expected: end of statement", "^"),
         ("INSERT INTO t SELECT 1", "INSERT INTO", "--kafka-topic"),
         ("SET job.nme = 'x';\nSELECT 1", "job.nme", "job.name"),
         ("", "no query", "SELECT"),
