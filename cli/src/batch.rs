@@ -83,14 +83,14 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         BatchSettings { from: args.timestamp_start, until: args.timestamp_end, threads: threads(args.threads) };
     let progress = Arc::new(BatchProgress::default());
     let bar = Bar::start(Arc::clone(&progress));
-    let mut on_rows = |rows: RecordBatch| target.take(rows);
+    let mut on_rows = |output: usize, rows: RecordBatch| target.take(output, rows);
     let outcome = tokio::select! {
         outcome = batch(&job, lake.clone(), settings, Arc::clone(&progress), &mut on_rows) => outcome.map_err(Failure::from),
         () = shutdown.cancelled() => Err(Failure::interrupted()),
     };
     bar.stop();
     let summary = outcome?;
-    target.finish(&job).await?;
+    target.finish().await?;
     if summary.objects + summary.skipped == 0 {
         note(&format!("there is no object in {}", args.raw.location(&args.log)?));
     }
@@ -107,45 +107,50 @@ fn threads(asked: usize) -> usize {
     }
 }
 
-/// Where the windows go.
-enum Target<'a> {
-    Console(Rows<Stdout>),
-    /// Held until the end: a batch goes to a topic in one transaction or not at all.
-    Topic(TopicSink<'a>, Vec<RecordBatch>),
+/// Where the rows go: each output to its topic, or to the console.
+struct Target<'a> {
+    console: Vec<Option<Rows<Stdout>>>,
+    /// Rows are held until the end: a batch goes to its topics in one transaction or not at all.
+    topics: Option<(TopicSink<'a>, Vec<(usize, RecordBatch)>)>,
 }
 
 impl<'a> Target<'a> {
     async fn open(args: &Args, job: &'a Job) -> Result<Self, Failure> {
-        match &args.kafka_topic {
-            Some(topic) if !args.debug => {
-                let clock = Clock::system();
-                let log = args.log.open(&clock).await?;
-                Ok(Self::Topic(TopicSink::open(log, job, topic, clock).await?, Vec::new()))
-            }
-            _ => Ok(Self::Console(args.format.printer(job.output_schema())?)),
+        let named = args.kafka_topic.is_some() || job.outputs().iter().any(|output| output.name.is_some());
+        let topics = if named && !args.debug {
+            let clock = Clock::system();
+            let log = args.log.open(&clock).await?;
+            Some((TopicSink::open(log, job, args.kafka_topic.as_deref(), clock).await?, Vec::new()))
+        } else {
+            None
+        };
+        let mut console = Vec::new();
+        for (number, output) in job.outputs().iter().enumerate() {
+            let to_topic = topics.as_ref().is_some_and(|(sink, _)| sink.takes(number));
+            console.push(if to_topic { None } else { Some(args.format.printer(Arc::clone(&output.schema))?) });
         }
+        Ok(Self { console, topics })
     }
 
-    fn take(&mut self, rows: RecordBatch) -> processor::Result<()> {
-        match self {
-            Self::Console(console) => console.write(&rows).map_err(unprintable)?,
-            Self::Topic(_, held) => held.push(rows),
+    fn take(&mut self, output: usize, rows: RecordBatch) -> processor::Result<()> {
+        match (&mut self.console[output], &mut self.topics) {
+            (Some(console), _) => console.write(&rows).map_err(unprintable)?,
+            (None, Some((_, held))) => held.push((output, rows)),
+            (None, None) => {}
         }
         Ok(())
     }
 
-    async fn finish(self, job: &Job) -> Result<(), Failure> {
-        match self {
-            Self::Console(console) => {
-                console.finish()?;
+    async fn finish(self) -> Result<(), Failure> {
+        for console in self.console.into_iter().flatten() {
+            console.finish()?;
+        }
+        if let Some((mut sink, held)) = self.topics {
+            for (output, batch) in held {
+                sink.write(output, &batch).await?;
             }
-            Self::Topic(mut sink, held) => {
-                for batch in held {
-                    sink.write(&batch).await?;
-                }
-                sink.finish().await?;
-                tracing::info!(job = job.name(), "windows written");
-            }
+            let rows = sink.finish().await?;
+            tracing::info!(rows, "rows written");
         }
         Ok(())
     }

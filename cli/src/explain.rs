@@ -65,8 +65,11 @@ pub(crate) async fn check(args: CheckArgs) -> Result<(), Failure> {
 }
 
 fn columns(job: &Job) -> String {
-    let schema = job.output_schema();
-    let columns: Vec<String> =
-        schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect();
-    columns.join("\n")
+    let mut lines = Vec::new();
+    for output in job.outputs() {
+        lines.extend(output.name.as_ref().map(|name| format!("into {name}:")));
+        let columns = output.schema.fields().iter();
+        lines.extend(columns.map(|field| format!("{} {}", field.name(), field.data_type())));
+    }
+    lines.join("\n")
 }

@@ -171,8 +171,8 @@ fn stream_job(args: &Args, job: Job, counts: &Arc<StreamCounts>) -> Result<Strea
         checkpoint: Some((checkpoints.objects, checkpoints.prefix)),
         ..StreamSettings::default()
     };
-    let rows = args.format.printer(job.output_schema())?.tables_of(ROWS_SHOWN);
-    Ok(StreamJob { job, settings, console: Console::new(Some(rows), None, Arc::clone(counts))? })
+    let rows = args.format.printer(Arc::clone(&job.outputs()[0].schema))?.tables_of(ROWS_SHOWN);
+    Ok(StreamJob { job, settings, console: Console::new(vec![Some(rows)], None, Arc::clone(counts))? })
 }
 
 /// Where things lie, and a command that works as it stands.

@@ -5,14 +5,14 @@ use std::io::{BufWriter, Stdout, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema};
-use event::layout::NOSTR_EVENT_TOPIC;
-use event::{Clock, EventTime};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use event::{Clock, EventTime, Span};
 use indicatif::ProgressBar;
 use processor::Job;
-use processor::run::{Start, StreamObserver, StreamProgress, StreamSettings};
+use processor::run::{OutputMode, Start, StreamObserver, StreamProgress, StreamSettings};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::checkpoints;
@@ -20,8 +20,11 @@ use crate::batch::unprintable;
 use crate::error::Failure;
 use crate::job::{JobArgs, time};
 use crate::output::{FormatArgs, Rows};
-use crate::place::LogArgs;
+use crate::place::{LogArgs, RawArgs};
 use crate::progress::{counted, grouped, note, status, watched};
+
+/// How often progress is told while nothing comes in.
+const QUIET_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Runs a job over the raw topic as it grows, and emits each window once.
 ///
@@ -41,6 +44,7 @@ use crate::progress::{counted, grouped, note, status, watched};
 Examples:
   tidegate stream kinds '1 minute' --debug
   tidegate stream kinds '1 hour' --until-latest --format csv
+  tidegate stream kinds '1 hour' --start lake --output-mode update --debug
   tidegate stream hashtags '1 hour' --slide-duration '10 minutes' \\
     --watermark-duration '1 minute' --kafka-brokers kafka:19092 \\
     --kafka-topic nostr-hashtags \\
@@ -49,9 +53,15 @@ pub(crate) struct Args {
     #[command(flatten)]
     job: JobArgs,
 
-    /// Where the first start of the job begins: earliest, latest, or a time of receipt; later the checkpoint says
+    /// Where the first start of the job begins: earliest, latest, a time of receipt, or lake: the lake, then the
+    /// topic from the record after it; later the checkpoint says
     #[arg(long, value_name = "WHERE", default_value = "earliest", allow_hyphen_values = true, value_parser = start)]
     start: Start,
+
+    /// append: each window once, when it closes; update: what changed, marked as not final, and each window once
+    /// more when it closes; complete: all open windows again and again, for the console
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = Mode::Append, hide_possible_values = true)]
+    output_mode: Mode,
 
     /// Only events from this time on: 2024-07-28, 2024-07-28T12:00:00Z, unix seconds, -7d
     #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
@@ -85,18 +95,41 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URI", env = "TIDEGATE_CHECKPOINT_DIR", hide_env_values = true)]
     checkpoint_dir: Option<String>,
 
-    /// Raw topic
-    #[arg(long, value_name = "TOPIC", default_value = NOSTR_EVENT_TOPIC)]
-    raw_events_kafka_topic: String,
+    /// A partition that is caught up and quiet for so long no longer holds the watermark back
+    #[arg(long, value_name = "DURATION", value_parser = Span::parse, default_value = "1 minute")]
+    idle_timeout: Span,
 
-    /// Taken for the seed's sake: a stream reads the topic
-    #[arg(long, value_name = "URI", hide = true)]
-    raw_events_s3_uri: Option<String>,
+    /// How far in event time a partition may be ahead of the slowest before it has to wait [default: the window and
+    /// sixteen panes]
+    #[arg(long, value_name = "DURATION", value_parser = Span::parse)]
+    max_drift: Option<Span>,
+
+    /// How to tell of progress on standard error: auto (a line on a terminal), json (one record an epoch) or none
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = ProgressAs::Auto, hide_possible_values = true)]
+    progress: ProgressAs,
 
     #[command(flatten)]
     format: FormatArgs,
+    #[command(flatten, next_help_heading = "Lake")]
+    raw: RawArgs,
     #[command(flatten, next_help_heading = "Log")]
     log: LogArgs,
+}
+
+/// `--output-mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    Append,
+    Update,
+    Complete,
+}
+
+/// `--progress`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum ProgressAs {
+    Auto,
+    Json,
+    None,
 }
 
 impl Args {
@@ -111,7 +144,8 @@ pub(crate) fn start(text: &str) -> Result<Start, String> {
     match text.trim() {
         "earliest" => Ok(Start::Earliest),
         "latest" => Ok(Start::Latest),
-        other => time(other).map(Start::At).map_err(|why| format!("{why}, earliest or latest")),
+        "lake" => Ok(Start::Lake),
+        other => time(other).map(Start::At).map_err(|why| format!("{why}, earliest, latest or lake")),
     }
 }
 
@@ -120,7 +154,11 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let job = args.job.plan().await?;
     let clock = Clock::system();
     let log = args.log.open(&clock).await?;
-    let to_topic = args.kafka_topic.clone().filter(|_| !args.debug);
+    let mode = match args.output_mode {
+        Mode::Append => OutputMode::Append,
+        Mode::Update => OutputMode::Update,
+        Mode::Complete => OutputMode::Complete,
+    };
     let checkpoint = match args.debug {
         true => None,
         false => {
@@ -128,24 +166,32 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
             Some((store.objects, store.prefix))
         }
     };
+    let lake = if args.start == Start::Lake { Some(args.raw.table(&args.log)?) } else { None };
+    let mut rows = Vec::new();
+    for output in job.outputs() {
+        let to_topic = !args.debug && (output.name.is_some() || args.kafka_topic.is_some());
+        let schema = printed(&output.schema, mode);
+        rows.push(if to_topic { None } else { Some(args.format.printer(schema)?) });
+    }
     let settings = StreamSettings {
-        raw_topic: args.raw_events_kafka_topic,
+        raw_topic: args.raw.raw_events_kafka_topic,
         start: args.start,
+        lake,
         from: args.timestamp_start,
         until: args.timestamp_end,
         until_latest: args.until_latest,
         restart: args.restart,
         debug: args.debug,
-        output_topic: to_topic.clone(),
+        output_mode: mode,
+        output_topic: args.kafka_topic.filter(|_| !args.debug),
         checkpoint,
+        idle_timeout: Duration::from_micros(args.idle_timeout.micros().unsigned_abs()),
+        max_drift: args.max_drift,
         ..StreamSettings::default()
-    };
-    let rows = match to_topic {
-        Some(_) => None,
-        None => Some(args.format.printer(job.output_schema())?),
     };
     let counts = Arc::new(StreamCounts::default());
     let mut console = Console::new(rows, args.late_output.as_deref(), Arc::clone(&counts))?;
+    console.tell(args.progress);
     let summary = processor::run::stream(&job, log, clock, settings, &mut console, shutdown).await;
     console.finish()?;
     let summary = summary?;
@@ -154,6 +200,15 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         unreadable => format!("{}, {} unreadable", counts.text(), counted(unreadable, "record")),
     });
     Ok(())
+}
+
+/// The columns of an output as they are printed: where open windows are emitted too, the last says which are final.
+fn printed(schema: &SchemaRef, mode: OutputMode) -> SchemaRef {
+    if mode == OutputMode::Append {
+        return Arc::clone(schema);
+    }
+    let last = std::iter::once(Arc::new(processor::final_field()));
+    Arc::new(Schema::new(schema.fields().iter().cloned().chain(last).collect::<Vec<_>>()))
 }
 
 /// What a stream has done so far, for a line of totals.
@@ -182,20 +237,24 @@ impl StreamCounts {
 
 /// Prints closed windows, keeps late rows, shows how far the stream is.
 pub(crate) struct Console {
-    rows: Option<Rows<Stdout>>,
+    /// A printer for each output; none where its rows go elsewhere.
+    rows: Vec<Option<Rows<Stdout>>>,
     /// Name to put before each row.
     job: Option<String>,
     late: Option<BufWriter<File>>,
     line: ProgressBar,
+    /// Progress as records, and when the last was printed.
+    json: bool,
+    told: Option<Instant>,
     counts: Arc<StreamCounts>,
     /// Events that `counts` has from this job.
     read: u64,
 }
 
 impl Console {
-    /// Without `rows` the windows go elsewhere.
+    /// A printer for each output; without one its rows go elsewhere.
     pub(crate) fn new(
-        rows: Option<Rows<Stdout>>,
+        rows: Vec<Option<Rows<Stdout>>>,
         late: Option<&Path>,
         counts: Arc<StreamCounts>,
     ) -> Result<Self, Failure> {
@@ -207,20 +266,39 @@ impl Console {
             None => None,
         };
         let line = if watched() { status() } else { ProgressBar::hidden() };
-        Ok(Self { rows, job: None, late, line, counts, read: 0 })
+        Ok(Self { rows, job: None, late, line, json: false, told: None, counts, read: 0 })
+    }
+
+    fn tell(&mut self, how: ProgressAs) {
+        self.json = how == ProgressAs::Json;
+        if how != ProgressAs::Auto {
+            self.line = ProgressBar::hidden();
+        }
     }
 
     /// Windows go elsewhere; they are only counted.
     pub(crate) fn silent(counts: Arc<StreamCounts>) -> Self {
-        Self { rows: None, job: None, late: None, line: ProgressBar::hidden(), counts, read: 0 }
+        Self {
+            rows: Vec::new(),
+            job: None,
+            late: None,
+            line: ProgressBar::hidden(),
+            json: false,
+            told: None,
+            counts,
+            read: 0,
+        }
     }
 
     /// Prints the windows of one job among several: its name is the first column.
     pub(crate) fn of_job(format: FormatArgs, job: &Job, counts: Arc<StreamCounts>) -> Result<Self, Failure> {
-        let schema = job.output_schema();
-        let named = with_name(job.name(), &RecordBatch::new_empty(schema)).map_err(Failure::from)?;
-        let rows = format.printer(named.schema())?;
-        Ok(Self { rows: Some(rows), job: Some(job.name().to_owned()), ..Self::silent(counts) })
+        let mut rows = Vec::new();
+        for output in job.outputs() {
+            let empty = RecordBatch::new_empty(Arc::clone(&output.schema));
+            let named = with_name(job.name(), &empty).map_err(Failure::from)?;
+            rows.push(if output.name.is_some() { None } else { Some(format.printer(named.schema())?) });
+        }
+        Ok(Self { rows, job: Some(job.name().to_owned()), ..Self::silent(counts) })
     }
 
     /// Ends the output.
@@ -229,7 +307,7 @@ impl Console {
         if let Some(mut late) = self.late {
             late.flush()?;
         }
-        if let Some(rows) = self.rows {
+        for rows in self.rows.into_iter().flatten() {
             rows.finish()?;
         }
         Ok(())
@@ -237,9 +315,9 @@ impl Console {
 }
 
 impl StreamObserver for Console {
-    fn rows(&mut self, batch: &RecordBatch) -> processor::Result<()> {
+    fn rows(&mut self, output: usize, batch: &RecordBatch) -> processor::Result<()> {
         self.counts.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-        let Some(rows) = &mut self.rows else { return Ok(()) };
+        let Some(Some(rows)) = self.rows.get_mut(output) else { return Ok(()) };
         let named = match &self.job {
             Some(job) => with_name(job, batch)?,
             None => batch.clone(),
@@ -258,7 +336,15 @@ impl StreamObserver for Console {
     fn progress(&mut self, progress: &StreamProgress) {
         self.counts.events.fetch_add(progress.rows_in.saturating_sub(self.read), Ordering::Relaxed);
         self.read = progress.rows_in;
-        self.line.set_message(line(progress));
+        if self.json {
+            let worked = progress.epoch_rows_in > 0 || progress.durations.commit_ms > 0.0;
+            if worked || self.told.is_none_or(|told| told.elapsed() >= QUIET_INTERVAL) {
+                note(&progress.to_json());
+                self.told = Some(Instant::now());
+            }
+        } else {
+            self.line.set_message(line(progress));
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! Read in this order: [`job`] (a file to a plan), `plan` (the cut at the window), `stream` (time, pure), `state`
 //! (open panes), [`lake`] (a source), [`run`] (the two loops), [`row`] (rows to text).
 
+mod engine;
 mod error;
 pub mod job;
 pub mod lake;
@@ -18,7 +19,9 @@ mod sink;
 pub mod sql;
 mod state;
 mod stream;
+mod table;
 
 pub use error::{Error, ErrorKind, Result};
-pub use job::{Job, JobOptions, JobSource, built_in_jobs};
-pub use sink::TopicSink;
+pub use job::{Job, JobOptions, JobSource, Output, built_in_jobs};
+pub use sink::{TopicSink, final_field};
+pub use table::TableSpec;

@@ -1,7 +1,7 @@
-//! The panes that are open: partial aggregates as record batches, one list a pane.
+//! The panes of one cut that are open: partial aggregates as record batches, one list a pane.
 //!
-//! In go batches of state (first column: the pane's start); out come the rows of windows that the watermark has
-//! reached. A pane is dropped when the last window that holds it has closed.
+//! In go batches of state (first column: the pane's start); out come the state rows of a window, merged by the caller.
+//! A pane is dropped when the last window that holds it has closed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,27 +11,68 @@ use arrow::compute::{concat_batches, partition, sort_to_indices, take_record_bat
 use arrow::datatypes::{Int64Type, SchemaRef};
 
 use crate::error::Result;
-use crate::plan::Assembly;
+use crate::plan::physical::Assembly;
 use crate::stream::window::WindowSpec;
 
-/// State rows that are merged and evaluated in one run, when many windows close at once.
-const ROWS_AT_ONCE: usize = 64 * 1024;
-/// A pane with more batches than this is merged into one before it is asked for again.
+/// A pane with more batches than this is merged into one.
 const SEGMENTS_MAX: usize = 64;
+/// The end of the one window of a cut over all time.
+pub(crate) const END_OF_TIME: i64 = i64::MAX;
+/// Before every window.
+pub(crate) const BEGIN_OF_TIME: i64 = i64::MIN / 4;
 
 /// Partial aggregates of the panes that some open window still needs.
 #[derive(Debug)]
 pub(crate) struct Panes {
-    spec: WindowSpec,
+    spec: Option<WindowSpec>,
     schema: SchemaRef,
-    panes: BTreeMap<i64, Vec<RecordBatch>>,
-    /// Windows whose end is at or before this have been emitted.
-    closed_until: Option<i64>,
+    panes: BTreeMap<i64, Pane>,
+    /// What came since the last snapshot; none where nobody asks.
+    fresh: Option<Vec<RecordBatch>>,
+    /// Panes that changed since they were last asked for; none where nobody asks.
+    touched: Option<BTreeSet<i64>>,
+    size: Size,
+}
+
+#[derive(Debug, Default)]
+struct Pane {
+    segments: Vec<RecordBatch>,
+    size: Size,
+}
+
+/// How much state there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) rows: usize,
+    /// Bytes of the columns, shared buffers counted by their share of rows.
+    pub(crate) bytes: usize,
+}
+
+impl Size {
+    fn add(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.bytes += other.bytes;
+    }
+
+    fn take(&mut self, other: Self) {
+        self.rows = self.rows.saturating_sub(other.rows);
+        self.bytes = self.bytes.saturating_sub(other.bytes);
+    }
 }
 
 impl Panes {
-    pub(crate) fn new(spec: WindowSpec, assembly: &Assembly) -> Self {
-        Self { spec, schema: Arc::clone(assembly.reduce.input_schema()), panes: BTreeMap::new(), closed_until: None }
+    pub(crate) fn new(spec: Option<WindowSpec>, schema: SchemaRef) -> Self {
+        Self { spec, schema, panes: BTreeMap::new(), fresh: None, touched: None, size: Size::default() }
+    }
+
+    /// Remembers what comes from now on for [`Panes::take_fresh`].
+    pub(crate) fn keep_fresh(&mut self) {
+        self.fresh = Some(Vec::new());
+    }
+
+    /// Remembers which panes change from now on for [`Panes::touched_ends`].
+    pub(crate) fn keep_touched(&mut self) {
+        self.touched = Some(BTreeSet::new());
     }
 
     /// Adds partial aggregates of any panes.
@@ -39,126 +80,196 @@ impl Panes {
         if state.num_rows() == 0 {
             return Ok(());
         }
+        if let Some(fresh) = &mut self.fresh {
+            fresh.push(state.clone());
+        }
+        let bytes = state.get_array_memory_size();
         let starts = state.column(0).as_primitive::<Int64Type>();
         let first = starts.value(0);
         if starts.values().iter().all(|start| *start == first) {
-            self.panes.entry(first).or_default().push(state.clone());
+            self.put(first, state.clone(), Size { rows: state.num_rows(), bytes });
             return Ok(());
         }
         let sorted = take_record_batch(state, &sort_to_indices(starts, None, None)?)?;
         for range in partition(&[Arc::clone(sorted.column(0))])?.ranges() {
             let slice = sorted.slice(range.start, range.len());
             let start = slice.column(0).as_primitive::<Int64Type>().value(0);
-            self.panes.entry(start).or_default().push(slice);
+            let size = Size { rows: range.len(), bytes: bytes * range.len() / state.num_rows() };
+            self.put(start, slice, size);
         }
         Ok(())
     }
 
-    /// Emits every window with `end <= watermark` (all, when none is given) that has a pane and was not emitted
-    /// before, in the order of their ends; `emit` gets the output rows of some windows at a time.
-    pub(crate) async fn close(
-        &mut self,
-        watermark: Option<i64>,
-        assembly: &mut Assembly,
-        emit: &mut (dyn FnMut(RecordBatch) -> Result<()> + Send),
-    ) -> Result<()> {
-        let starts = self.closable(watermark);
-        self.compact(&starts, assembly).await?;
-        let mut chunk = Vec::new();
-        let mut rows = 0;
-        for start in starts {
-            for segment in self.panes.range(start..start + self.spec.size()).flat_map(|(_, segments)| segments) {
-                rows += segment.num_rows();
-                chunk.push(in_window(segment, start)?);
-            }
-            if rows >= ROWS_AT_ONCE {
-                self.flush(&mut chunk, assembly, emit).await?;
-                rows = 0;
-            }
+    fn put(&mut self, start: i64, segment: RecordBatch, size: Size) {
+        let pane = self.panes.entry(start).or_default();
+        pane.segments.push(segment);
+        pane.size.add(size);
+        self.size.add(size);
+        if let Some(touched) = &mut self.touched {
+            touched.insert(start);
         }
-        self.flush(&mut chunk, assembly, emit).await?;
-        match watermark {
-            Some(watermark) => {
-                self.closed_until = Some(self.closed_until.map_or(watermark, |before| before.max(watermark)));
-                self.panes.retain(|pane, _| self.spec.last_end(*pane) > watermark);
-            }
-            None => self.panes.clear(),
-        }
-        Ok(())
-    }
-
-    /// Starts of the windows that close at `watermark`, ascending.
-    fn closable(&self, watermark: Option<i64>) -> BTreeSet<i64> {
-        let size = self.spec.size();
-        let until = watermark.unwrap_or(i64::MAX);
-        let panes = self.panes.keys().take_while(|pane| **pane < until);
-        panes
-            .flat_map(|pane| self.spec.windows_of(*pane))
-            .filter(|start| start + size <= until && self.closed_until.is_none_or(|closed| start + size > closed))
-            .collect()
-    }
-
-    async fn flush(
-        &self,
-        chunk: &mut Vec<RecordBatch>,
-        assembly: &mut Assembly,
-        emit: &mut (dyn FnMut(RecordBatch) -> Result<()> + Send),
-    ) -> Result<()> {
-        if chunk.is_empty() {
-            return Ok(());
-        }
-        // Many panes are small; the operators like few batches better.
-        let state = concat_batches(&self.schema, chunk.iter())?;
-        chunk.clear();
-        let closed = assembly.close(vec![state]).await?;
-        match closed.first().map(RecordBatch::schema) {
-            Some(schema) if closed.iter().any(|rows| rows.num_rows() > 0) => emit(concat_batches(&schema, &closed)?),
-            _ => Ok(()),
-        }
-    }
-
-    /// Merges the batches of those panes that the windows at `starts` are made of and that have several.
-    async fn compact(&mut self, starts: &BTreeSet<i64>, assembly: &mut Assembly) -> Result<()> {
-        let (Some(first), Some(last)) = (starts.first(), starts.last()) else { return Ok(()) };
-        // A pane of a tumbling window is read once: merging it first would do the work twice.
-        let segments_max = if self.spec.size() == self.spec.slide() { SEGMENTS_MAX } else { 1 };
-        let mut many = Vec::new();
-        for (_, segments) in self.panes.range_mut(*first..*last + self.spec.size()) {
-            if segments.len() > segments_max {
-                many.append(segments);
-            }
-        }
-        if many.is_empty() {
-            return Ok(());
-        }
-        let many = concat_batches(&self.schema, many.iter())?;
-        for state in assembly.reduce.run_batches(vec![many]).await? {
-            self.add(&state)?;
-        }
-        Ok(())
     }
 
     /// Rows and bytes held.
-    pub(crate) fn size(&self) -> (usize, usize) {
-        let segments = || self.panes.values().flatten();
-        (segments().map(RecordBatch::num_rows).sum(), segments().map(RecordBatch::get_array_memory_size).sum())
+    pub(crate) const fn size(&self) -> Size {
+        self.size
     }
 
-    /// All state as batches, for a snapshot.
-    pub(crate) fn snapshot(&self) -> Result<RecordBatch> {
-        Ok(concat_batches(&self.schema, self.panes.values().flatten())?)
+    /// Number of panes held.
+    pub(crate) fn len(&self) -> usize {
+        self.panes.len()
     }
 
-    /// Takes up where a snapshot left off.
-    pub(crate) fn restore(&mut self, state: &[RecordBatch], closed_until: Option<i64>) -> Result<()> {
-        self.closed_until = closed_until;
-        state.iter().try_for_each(|state| self.add(state))
+    /// The least end after `after` of a window that has a pane.
+    pub(crate) fn next_end(&self, after: i64) -> Option<i64> {
+        let Some(spec) = self.spec else {
+            return (after < END_OF_TIME && !self.panes.is_empty()).then_some(END_OF_TIME);
+        };
+        let mut from = after - spec.size() + 1;
+        loop {
+            let pane = *self.panes.range(from..).next()?.0;
+            let end = spec.end_after(after.max(pane));
+            if end - spec.size() <= pane {
+                return Some(end);
+            }
+            from = pane + 1;
+        }
     }
-}
 
-/// The state rows of a pane as rows of the window at `start`.
-fn in_window(segment: &RecordBatch, start: i64) -> Result<RecordBatch> {
-    let mut columns = segment.columns().to_vec();
-    columns[0] = Arc::new(Int64Array::from_value(start, segment.num_rows()));
-    Ok(RecordBatch::try_new(segment.schema(), columns)?)
+    /// Ends in `(after, until]` of windows that have a pane, ascending.
+    pub(crate) fn ends(&self, after: i64, until: i64) -> Vec<i64> {
+        let mut ends = Vec::new();
+        let mut at = after;
+        while let Some(end) = self.next_end(at).filter(|end| *end <= until) {
+            ends.push(end);
+            at = end;
+        }
+        ends
+    }
+
+    /// Ends after `after` of windows that hold a pane which changed since this was last asked.
+    pub(crate) fn touched_ends(&mut self, after: i64) -> BTreeSet<i64> {
+        let touched = self.touched.as_mut().map(std::mem::take).unwrap_or_default();
+        let Some(spec) = self.spec else {
+            return touched.into_iter().map(|_| END_OF_TIME).collect();
+        };
+        touched
+            .into_iter()
+            .flat_map(|pane| spec.windows_of(pane))
+            .map(|start| start + spec.size())
+            .filter(|end| *end > after)
+            .collect()
+    }
+
+    /// Whether a window ends at `end` and has a pane.
+    pub(crate) fn has_end(&self, end: i64) -> bool {
+        self.next_end(end - 1) == Some(end)
+    }
+
+    /// State rows of the window that ends at `end`.
+    pub(crate) fn rows_of(&self, end: i64) -> usize {
+        self.within(end).map(|pane| pane.size.rows).sum()
+    }
+
+    fn within(&self, end: i64) -> impl Iterator<Item = &Pane> {
+        let range = match self.spec {
+            Some(spec) => end - spec.size()..end,
+            None => BEGIN_OF_TIME..END_OF_TIME,
+        };
+        self.panes.range(range).map(|(_, pane)| pane)
+    }
+
+    /// The state of the window that ends at `end`, its start in the place of the panes'.
+    pub(crate) fn window(&self, end: i64) -> Result<Option<RecordBatch>> {
+        let start = self.spec.map_or(0, |spec| end - spec.size());
+        let segments: Vec<&RecordBatch> = self.within(end).flat_map(|pane| &pane.segments).collect();
+        if segments.is_empty() {
+            return Ok(None);
+        }
+        // Many panes are small; the operators like few batches better.
+        let state = concat_batches(&self.schema, segments)?;
+        let mut columns = state.columns().to_vec();
+        columns[0] = Arc::new(Int64Array::from_value(start, state.num_rows()));
+        Ok(Some(RecordBatch::try_new(Arc::clone(&self.schema), columns)?))
+    }
+
+    /// Merges the batches of the panes of windows that end in `(after, until]`, where windows share panes, and of
+    /// every pane that has many.
+    pub(crate) async fn compact(&mut self, after: i64, until: i64, assembly: &mut Assembly) -> Result<()> {
+        // A pane of a tumbling window is read once: merging it first would do the work twice.
+        let shared = self.spec.filter(|spec| spec.size() != spec.slide());
+        let range = shared.map(|spec| (after.saturating_sub(spec.size()), until));
+        let wanted = |start: i64, pane: &Pane| {
+            let read = range.is_some_and(|(from, until)| from < start && start < until);
+            pane.segments.len() > if read { 1 } else { SEGMENTS_MAX }
+        };
+        let many: Vec<i64> =
+            self.panes.iter().filter(|(start, pane)| wanted(**start, pane)).map(|(start, _)| *start).collect();
+        if many.is_empty() {
+            return Ok(());
+        }
+        let mut segments = Vec::new();
+        for start in many {
+            if let Some(pane) = self.panes.remove(&start) {
+                self.size.take(pane.size);
+                segments.extend(pane.segments);
+            }
+        }
+        let (fresh, touched) = (self.fresh.take(), self.touched.take());
+        let state = concat_batches(&self.schema, &segments)?;
+        for state in assembly.reduce(vec![state]).await? {
+            // The operator's batches are cut from larger ones, which would stay.
+            self.add(&concat_batches(&self.schema, [&state])?)?;
+        }
+        (self.fresh, self.touched) = (fresh, touched);
+        Ok(())
+    }
+
+    /// Drops what no window that ends after `closed` needs.
+    pub(crate) fn drop_until(&mut self, closed: i64) {
+        if closed == END_OF_TIME {
+            self.panes.clear();
+            self.size = Size::default();
+            return;
+        }
+        let Some(spec) = self.spec else { return };
+        while let Some(entry) = self.panes.first_entry() {
+            if spec.last_end(*entry.key()) > closed {
+                break;
+            }
+            self.size.take(entry.remove().size);
+        }
+    }
+
+    /// What came since the last snapshot and is still needed, merged.
+    pub(crate) async fn take_fresh(&mut self, assembly: &mut Assembly) -> Result<RecordBatch> {
+        let fresh = self.fresh.as_mut().map(std::mem::take).unwrap_or_default();
+        let mut needed = Self::new(self.spec, Arc::clone(&self.schema));
+        for state in &fresh {
+            needed.add(state)?;
+        }
+        needed.panes.retain(|start, _| self.panes.contains_key(start));
+        let state = concat_batches(&self.schema, needed.panes.values().flat_map(|pane| &pane.segments))?;
+        Ok(concat_batches(&self.schema, &assembly.reduce(vec![state]).await?)?)
+    }
+
+    /// All state, merged.
+    pub(crate) async fn whole(&mut self, assembly: &mut Assembly) -> Result<RecordBatch> {
+        if let Some(fresh) = &mut self.fresh {
+            fresh.clear();
+        }
+        let state = concat_batches(&self.schema, self.panes.values().flat_map(|pane| &pane.segments))?;
+        Ok(concat_batches(&self.schema, &assembly.reduce(vec![state]).await?)?)
+    }
+
+    /// Adds state that a snapshot holds, except what `closed` has made useless.
+    pub(crate) fn restore(&mut self, state: &RecordBatch, closed: i64) -> Result<()> {
+        let fresh = self.fresh.take();
+        // A segment's schema says the same in other words after it has been written.
+        let state = RecordBatch::try_new(Arc::clone(&self.schema), state.columns().to_vec())?;
+        self.add(&state)?;
+        self.fresh = fresh;
+        self.drop_until(closed);
+        Ok(())
+    }
 }

@@ -19,14 +19,15 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement;
 use event::Span;
-use event::schema::events_schema;
 
 use crate::error::{Error, Result};
 use crate::plan::JobPlan;
+use crate::plan::cut::Kind;
 use crate::plan::functions::scalar_functions;
 use crate::plan::locality::Origin;
 use crate::plan::normalise::normalise;
 use crate::plan::slot::SlotTable;
+use crate::table::TableSpec;
 use parse::{Parsed, caret, parse};
 use words::in_our_words;
 
@@ -34,8 +35,6 @@ use words::in_our_words;
 pub const DEFAULT_DELAY: Span = Span::from_secs(600);
 /// Window size where neither the command nor the job says otherwise.
 const DEFAULT_WINDOW: &str = "1 hour";
-/// The table of Nostr events.
-const EVENTS: &str = "events";
 
 /// Where a job's text comes from.
 #[derive(Clone, Debug)]
@@ -78,24 +77,51 @@ pub fn built_in_jobs() -> &'static [(&'static str, &'static str)] {
 pub struct Job {
     name: String,
     delay: Span,
+    window: (Span, Span),
+    outputs: Vec<Output>,
     pub(crate) plan: JobPlan,
 }
 
+/// What one query of a job gives.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// The topic it is inserted into, where the job says so.
+    pub name: Option<String>,
+    /// Columns of its rows.
+    pub schema: SchemaRef,
+}
+
 impl Job {
-    /// Parses, plans and checks a job.
+    /// Parses, plans and checks a job over Nostr events.
     ///
     /// # Errors
-    /// `Job` with a hint, and a caret where the place is known, when the SQL cannot be run as a windowed job.
+    /// `Job` with a hint, and a caret where the place is known, when the SQL cannot be run.
     pub async fn plan(source: &JobSource, options: &JobOptions) -> Result<Self> {
-        let parsed = parse(source, options)?;
-        let sql = parsed.sql.clone();
-        Box::pin(Self::plan_parsed(parsed, source, options)).await.map_err(|error| place_caret(error, &sql))
+        Box::pin(Self::plan_over(source, options, &[TableSpec::events()])).await
     }
 
-    async fn plan_parsed(parsed: Parsed, source: &JobSource, options: &JobOptions) -> Result<Self> {
+    /// Parses, plans and checks a job over any tables.
+    ///
+    /// # Errors
+    /// As [`Job::plan`].
+    pub async fn plan_over(source: &JobSource, options: &JobOptions, tables: &[TableSpec]) -> Result<Self> {
+        let parsed = parse(source, options)?;
+        let sql = parsed.sql.clone();
+        let planned = Box::pin(Self::plan_parsed(parsed, source, options, tables)).await;
+        planned.map_err(|error| place_caret(error, &sql))
+    }
+
+    async fn plan_parsed(
+        parsed: Parsed,
+        source: &JobSource,
+        options: &JobOptions,
+        tables: &[TableSpec],
+    ) -> Result<Self> {
         let context = session();
-        let events = SlotTable { schema: events_schema(), filters: true };
-        context.register_table(EVENTS, Arc::new(events))?;
+        for table in tables {
+            let (name, schema) = (table.name.as_str(), Arc::clone(&table.schema));
+            context.register_table(name, Arc::new(SlotTable { name: name.into(), schema, filters: true }))?;
+        }
         let slide = parsed.slide.as_deref();
         for (name, mut query) in parsed.views {
             normalise(&mut query, slide)?;
@@ -103,12 +129,22 @@ impl Job {
             let view: Arc<dyn TableProvider> = Arc::new(ViewTable::new(plan, None));
             context.register_table(name.as_str(), view)?;
         }
-        let mut query = parsed.query;
-        normalise(&mut query, slide)?;
-        let plan = plan_statement(&context.state(), query).await?;
-        let delay = options.delay.or(parsed.delay).unwrap_or(DEFAULT_DELAY);
-        let name = parsed.name.unwrap_or_else(|| source.name.clone());
-        Ok(Self { name, delay, plan: JobPlan::try_new(context.state(), plan)? })
+        let mut plans = Vec::with_capacity(parsed.queries.len());
+        for (name, mut query) in parsed.queries {
+            normalise(&mut query, slide)?;
+            plans.push((name, plan_statement(&context.state(), query).await?));
+        }
+        let plan = JobPlan::try_new(context.state(), tables, plans).await?;
+        let outputs = plan.queries.iter();
+        let outputs =
+            outputs.map(|query| Output { name: query.name.clone(), schema: Arc::clone(&query.schema) }).collect();
+        Ok(Self {
+            name: parsed.name.unwrap_or_else(|| source.name.clone()),
+            delay: options.delay.or(parsed.delay).unwrap_or(DEFAULT_DELAY),
+            window: parsed.window,
+            outputs,
+            plan,
+        })
     }
 
     /// Name: the file's, or what it says itself.
@@ -123,16 +159,50 @@ impl Job {
         self.delay
     }
 
-    /// Size and slide of the windows.
+    /// `${window}` and `${slide}`.
     #[must_use]
-    pub fn window(&self) -> (Span, Span) {
-        (Span::from_micros(self.plan.cut.spec.size()), Span::from_micros(self.plan.cut.spec.slide()))
+    pub const fn window(&self) -> (Span, Span) {
+        self.window
     }
 
-    /// Columns of the output.
+    /// What the job's queries give, in the order of the file.
     #[must_use]
-    pub fn output_schema(&self) -> SchemaRef {
-        Arc::clone(&self.plan.output)
+    pub fn outputs(&self) -> &[Output] {
+        &self.outputs
+    }
+
+    /// The tables that the job reads.
+    pub fn tables(&self) -> impl Iterator<Item = &TableSpec> {
+        self.plan.tables.iter().map(|table| &table.spec)
+    }
+
+    /// Whether the job can run as a stream.
+    ///
+    /// # Errors
+    /// `Job` with a hint when a query needs all rows at once.
+    pub fn can_stream(&self) -> Result<()> {
+        match self.plan.queries.iter().any(|query| query.kind == Kind::Bounded) {
+            false => Ok(()),
+            true => Err(Error::job("the job has no end to wait for: it needs all rows at once")
+                .with_hint("group by window(…) and join, rank and sort within the window; or run it as a batch")),
+        }
+    }
+
+    /// Whether some query aggregates over all time, so that only unfinished answers can be given before the end.
+    #[must_use]
+    pub fn over_all_time(&self) -> bool {
+        self.plan.queries.iter().any(|query| query.kind == Kind::AllTime)
+    }
+
+    /// Whether a window is over the rows of other windows.
+    pub(crate) fn chains_windows(&self) -> bool {
+        self.plan.cuts.iter().any(|cut| !cut.above.is_empty())
+    }
+
+    /// How far a partition may be ahead of the others by default: the longest window and sixteen panes, microseconds.
+    pub(crate) fn drift(&self) -> i64 {
+        let specs = self.plan.cuts.iter().filter_map(|cut| cut.spec);
+        specs.map(|spec| spec.size() + 16 * spec.pane_width()).max().unwrap_or(i64::MAX)
     }
 
     /// The plan as text.
@@ -141,15 +211,20 @@ impl Job {
         format!("job {}: watermark delay {}\n{}", self.name, self.delay, self.plan.explain())
     }
 
-    /// Positions of the output columns that make a row's key: its window and its group.
-    pub(crate) fn key_columns(&self) -> Vec<usize> {
-        let columns = self.plan.origins.iter().enumerate();
+    /// Positions of the columns of an output that make a row's key: its window and its group.
+    pub(crate) fn key_columns(&self, output: usize) -> Vec<usize> {
+        let columns = self.plan.queries[output].origins.iter().enumerate();
         columns.filter(|(_, origin)| **origin != Origin::Value).map(|(at, _)| at).collect()
     }
 
-    /// Position of the output column that is the window's end or start.
-    pub(crate) fn column_of(&self, wanted: Origin) -> Option<usize> {
-        self.plan.origins.iter().position(|origin| *origin == wanted)
+    /// Position of the column of an output that is the window's end, or its start.
+    pub(crate) fn end_column(&self, output: usize) -> Option<usize> {
+        self.plan.queries[output].origins.iter().position(|origin| *origin == Origin::End)
+    }
+
+    /// Position of the column of an output that is the window's start.
+    pub(crate) fn start_column(&self, output: usize) -> Option<usize> {
+        self.plan.queries[output].origins.iter().position(|origin| matches!(origin, Origin::Start(_)))
     }
 }
 

@@ -3,7 +3,7 @@
 //! `SET job.name = 'value';` stands on a line of its own and is read before `${…}` are put in, since it gives their
 //! defaults. What is left is parsed in Spark's dialect.
 
-use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::sql::sqlparser::ast::{Insert, Statement};
 use datafusion::sql::sqlparser::parser::Parser;
 use event::Span;
 
@@ -17,8 +17,11 @@ pub(super) struct Parsed {
     pub(super) name: Option<String>,
     pub(super) slide: Option<String>,
     pub(super) delay: Option<Span>,
+    /// Length of `${window}` and of the slide.
+    pub(super) window: (Span, Span),
     pub(super) views: Vec<(String, Statement)>,
-    pub(super) query: Statement,
+    /// Queries, each with what it is inserted into.
+    pub(super) queries: Vec<(Option<String>, Statement)>,
     /// The text that was parsed, for carets.
     pub(super) sql: String,
 }
@@ -39,6 +42,8 @@ pub(super) fn parse(source: &JobSource, options: &JobOptions) -> Result<Parsed> 
         |window| window.to_string(),
     );
     let slide = options.slide.map(|slide| slide.to_string()).or(settings.slide);
+    let length = |text: &str| Span::parse(text).map_err(Error::job);
+    let lengths = (length(&window)?, slide.as_deref().map_or_else(|| length(&window), length)?);
     let mut vars = vec![("window".to_owned(), window.clone()), ("slide".to_owned(), slide.clone().unwrap_or(window))];
     vars.extend(options.vars.iter().cloned());
     let sql = substitute(&text, &vars)?;
@@ -51,19 +56,38 @@ pub(super) fn parse(source: &JobSource, options: &JobOptions) -> Result<Parsed> 
     for statement in statements {
         match statement {
             Statement::CreateView(view) => views.push((view.name.to_string(), Statement::Query(view.query))),
-            Statement::Query(_) => queries.push(statement),
+            Statement::Query(_) => queries.push((None, statement)),
+            Statement::Insert(insert) => queries.push(inserted(insert)?),
             other => return Err(refused(&other)),
         }
     }
-    let mut queries = queries.into_iter();
-    match (queries.next(), queries.next()) {
-        (Some(query), None) => Ok(Parsed { name: settings.name, slide, delay: settings.watermark, views, query, sql }),
-        (None, _) => {
-            Err(Error::job("the job has no query").with_hint("end the file with a SELECT … GROUP BY window(…)"))
-        }
-        (Some(_), Some(_)) => {
-            Err(Error::job("the job has more than one query").with_hint("one SELECT a file; others may be views"))
-        }
+    if queries.is_empty() {
+        return Err(Error::job("the job has no query").with_hint("end the file with a SELECT … GROUP BY window(…)"));
+    }
+    let unnamed = queries.iter().filter(|(name, _)| name.is_none()).count();
+    if queries.len() > 1 && unnamed > 1 {
+        return Err(Error::job("the job has more than one SELECT that goes nowhere")
+            .with_hint("write INSERT INTO <topic> before each; what only helps another may be a view"));
+    }
+    let names: Vec<&String> = queries.iter().filter_map(|(name, _)| name.as_ref()).collect();
+    if let Some((_, name)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        return Err(Error::job(format!("the job inserts into `{name}` twice"))
+            .with_hint("put the two SELECTs together with UNION ALL"));
+    }
+    Ok(Parsed { name: settings.name, slide, delay: settings.watermark, window: lengths, views, queries, sql })
+}
+
+/// The query of an INSERT and the name of what it goes to.
+fn inserted(insert: Insert) -> Result<(Option<String>, Statement)> {
+    let text = insert.table.to_string();
+    let name = text.trim_matches('`').to_owned();
+    if !insert.columns.is_empty() {
+        return Err(Error::job(format!("INSERT INTO `{name}` names columns"))
+            .with_hint("name them in the SELECT: its columns are the record's"));
+    }
+    match insert.source {
+        Some(query) => Ok((Some(name), Statement::Query(query))),
+        None => Err(Error::job(format!("INSERT INTO `{name}` has no SELECT"))),
     }
 }
 
@@ -71,10 +95,7 @@ fn refused(statement: &Statement) -> Error {
     let text = statement.to_string();
     let words: Vec<&str> = text.split_whitespace().take(2).collect();
     let error = Error::job(format!("a job file cannot hold `{} …`", words.join(" ")));
-    match statement {
-        Statement::Insert(_) => error.with_hint("write the SELECT alone; --kafka-topic names the topic it goes to"),
-        _ => error.with_hint("a job is SET job.…, CREATE VIEW and one SELECT"),
-    }
+    error.with_hint("a job is SET job.…, CREATE VIEW, and SELECTs, each of which may be inserted INTO a topic")
 }
 
 /// Reads the `SET job.…` lines and blanks them, so that places in the rest stay.

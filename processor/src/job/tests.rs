@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use event::{EventBatchBuilder, Origin};
-use futures::stream;
 
 use super::*;
+use crate::engine::{Engine, Provenance, Range};
 use crate::row::json_rows;
-use crate::state::Panes;
 
 fn source(sql: &str) -> JobSource {
     JobSource { name: "test".into(), sql: sql.into(), path: None }
@@ -21,30 +20,22 @@ async fn refused(sql: &str) -> String {
     }
 }
 
-/// Runs a job over rows in two micro-batches, closing what `watermarks` reach on the way.
+/// Runs a job over rows in micro-batches; the output of all its queries, sorted.
 async fn run(job: &Job, rows: &[RecordBatch]) -> Vec<String> {
-    let mut panes_plan = job.plan.pane_plan().await.expect("pane plan");
-    let mut assembly = job.plan.assembly().await.expect("assembly");
-    let mut panes = Panes::new(job.plan.cut.spec, &assembly);
+    let range = Range::new(None, None);
+    let mut engine = Engine::new(job, range, vec![0], [(0, 0)]).await.expect("engine");
     let mut out = Vec::new();
+    let mut emit = |_: usize, rows: RecordBatch| {
+        out.extend(json_rows(&rows)?);
+        Ok(())
+    };
     for batch in rows {
-        let decoded = batch.project(panes_plan.rows.columns()).expect("columns");
-        let mask = panes_plan.rows.filter(&decoded).expect("filter");
-        let mut wanted = panes_plan.rows.wanted(&decoded).expect("wanted");
-        if let Some(mask) = mask {
-            wanted = arrow::compute::filter_record_batch(&wanted, &mask).expect("filtered");
-        }
-        for state in panes_plan.partial.run(stream::iter([Ok(wanted)])).await.expect("partial") {
-            panes.add(&state).expect("state");
-        }
+        let read = batch.project(&job.plan.tables[0].columns).expect("columns");
+        let partitions = vec![0; read.num_rows()];
+        let from = Provenance { partitions: &partitions, received: None };
+        engine.rows(0, &read, from, &mut emit).await.expect("rows");
     }
-    panes
-        .close(None, &mut assembly, &mut |rows| {
-            out.extend(json_rows(&rows)?);
-            Ok(())
-        })
-        .await
-        .expect("close");
+    engine.finish(&mut emit).await.expect("close");
     out.sort();
     out
 }
@@ -82,7 +73,7 @@ async fn every_built_in_job_plans_and_explains_itself() {
             match Job::plan(&source, &options("1 hour", slide)).await {
                 Ok(job) => {
                     assert_eq!(job.name(), *name);
-                    let columns = job.output_schema();
+                    let columns = Arc::clone(&job.outputs()[0].schema);
                     assert_eq!(columns.field(0).name(), "window_start");
                     assert_eq!(columns.field(1).name(), "window_end");
                     assert!(job.explain().contains("per closed window"), "{}", job.explain());
@@ -182,7 +173,6 @@ async fn dvm_counts_results_under_the_kind_they_answer() {
 #[tokio::test]
 async fn what_cannot_be_a_windowed_job_is_refused_with_a_hint() {
     let cases = [
-        ("SELECT kind, count(*) FROM events GROUP BY kind", "no GROUP BY window", "window(created_at"),
         (
             "SELECT window.start, count(*) FROM events GROUP BY window(created_at, '1 hour', '2 hours')",
             "slide is longer",
@@ -211,14 +201,39 @@ async fn what_cannot_be_a_windowed_job_is_refused_with_a_hint() {
         ),
         (
             "SELECT window.start, first_value(kind) FROM events GROUP BY window(created_at, '1 hour')",
-            "cannot be merged",
-            "count",
+            "order in which rows arrive",
+            "row_number",
+        ),
+        (
+            "SELECT window.start, array_agg(id ORDER BY kind) FROM events GROUP BY window(created_at, '1 hour')",
+            "ORDER BY",
+            "sorted",
+        ),
+        (
+            "SELECT a.window.end, a.n FROM (SELECT window, count(*) AS n FROM events GROUP BY window(created_at, '1 hour')) a \
+             JOIN (SELECT window, count(*) AS n FROM events GROUP BY window(created_at, '1 day')) b \
+             ON a.window.start = b.window.start",
+            "a join reaches over several windows",
+            "a.window.end = b.window.end",
+        ),
+        (
+            "SELECT sum(n) FROM (SELECT window, count(*) AS n FROM events GROUP BY window(created_at, '1 hour'))",
+            "an aggregate reaches over several windows",
+            "GROUP BY",
+        ),
+        (
+            "SELECT w.n, e.id FROM (SELECT window.end AS t, count(*) AS n FROM events GROUP BY window(created_at, '1 hour')) w \
+             JOIN events e ON e.created_at = w.t",
+            "read beside windows",
+            "window",
         ),
         ("SELECT window.start, count(*) FROM evnts GROUP BY window(created_at, '1 hour')", "evnts", "`events`"),
         ("SELECT window.start, count(*) FROM events GROUP BY window(created_at, ${size})", "`size`", "--var size"),
         ("SELECT window.start, kindd, count(*) FROM events GROUP BY window(created_at, '1 hour'), kindd", "kindd", "^"),
         ("SELECT window.start count(* FROM events", "expected: end of statement", "^"),
-        ("INSERT INTO t SELECT 1", "INSERT INTO", "--kafka-topic"),
+        ("INSERT INTO t SELECT 1", "reads no table", "events"),
+        ("INSERT INTO t SELECT id FROM events; INSERT INTO t SELECT id FROM events", "`t` twice", "UNION ALL"),
+        ("SELECT id FROM events; SELECT kind FROM events", "more than one SELECT", "INSERT INTO"),
         ("SET job.nme = 'x';\nSELECT 1", "job.nme", "job.name"),
         ("", "no query", "SELECT"),
     ];
@@ -227,4 +242,31 @@ async fn what_cannot_be_a_windowed_job_is_refused_with_a_hint() {
         assert!(said.contains(message) && said.contains(rest), "{sql}\n  {said}");
         eprintln!("{sql}\n  {said}\n");
     }
+}
+
+#[tokio::test]
+async fn what_needs_all_rows_at_once_is_for_batch_only() {
+    for sql in [
+        "SELECT id FROM events ORDER BY created_at LIMIT 3",
+        "SELECT a.id FROM events a JOIN events b ON a.pubkey = b.pubkey",
+        "SELECT count(*) FROM events",
+        "SELECT id, row_number() OVER (PARTITION BY kind ORDER BY created_at) AS n FROM events",
+    ] {
+        let job = Job::plan(&source(sql), &JobOptions::default()).await.expect(sql);
+        let refused = job.can_stream().expect_err(sql);
+        assert!(refused.hint().is_some_and(|hint| hint.contains("window")), "{sql}: {refused}");
+    }
+    for sql in ["SELECT id FROM events WHERE kind = 1", "SELECT kind, count(*) FROM events GROUP BY kind"] {
+        Job::plan(&source(sql), &JobOptions::default()).await.expect(sql).can_stream().expect(sql);
+    }
+}
+
+#[tokio::test]
+async fn equal_windows_of_several_queries_share_one_state() {
+    let sql = "INSERT INTO a SELECT window.end, kind, count(*) AS n FROM events GROUP BY window(created_at, '1 hour'), kind;
+               INSERT INTO b SELECT window.end, kind, count(*) AS n FROM events GROUP BY window(created_at, '1 hour'), kind
+               HAVING count(*) > 1;";
+    let job = Job::plan(&source(sql), &JobOptions::default()).await.expect("job");
+    assert_eq!(job.plan.cuts.len(), 1, "{}", job.explain());
+    assert_eq!(job.outputs().iter().filter_map(|output| output.name.as_deref()).collect::<Vec<_>>(), ["a", "b"]);
 }

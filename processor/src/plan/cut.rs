@@ -1,172 +1,459 @@
-//! Cuts a job's plan at its windowed aggregate.
+//! Cuts a query's plan at its windows.
 //!
 //! ```text
 //!            upper    any SQL over closed windows, as long as it means the same per window as over all
 //!   ──────── cut      GROUP BY window(…), keys: panes, merged when the watermark says so
-//!            lower    rows of the source: filter, projection, explode; runs per micro-batch
+//!            lower    rows of the source: filter, projection, explode, union; runs per micro-batch
 //! ```
 //!
-//! In comes an analysed plan; out go the two halves and the window. What cannot be cut is refused with a hint.
+//! In comes an analysed plan; out goes the upper half, and the cuts are added to those of the job: equal cuts of
+//! several queries are one. A cut may stand above another: its rows are then those of the closed windows below. What
+//! cannot be cut is refused with a hint.
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::datasource::provider_as_source;
-use datafusion::error::DataFusionError;
-use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::error::Result as DfResult;
+use datafusion::functions_nested::expr_fn::array_sort;
 use datafusion::logical_expr::{
-    Aggregate, Expr, Join, JoinType, LogicalPlan, LogicalPlanBuilder, ScalarUDF, cast, col,
+    Aggregate, Expr, Join, JoinType, LogicalPlan, LogicalPlanBuilder, Projection, ScalarUDF, cast, col, lit,
 };
-use datafusion::scalar::ScalarValue;
-use event::Span;
 
 use crate::error::{Error, Result};
+use crate::plan::admission;
 use crate::plan::distinct::{has_distinct, lower_distinct};
-use crate::plan::functions::{Pane, time_type};
+use crate::plan::functions::{Pane, time_type, window_fields};
+use crate::plan::grouping::expand_grouping_sets;
+use crate::plan::locality::{Origin, Traced, origin_of, trace};
 use crate::plan::slot::SlotTable;
+use crate::plan::window::{calls_window, compare_by_bounds, group_by_call, window_arguments, window_at, window_call};
 use crate::stream::window::WindowSpec;
+use crate::table::TableSpec;
 
-/// Name of the table that stands for the closed windows in the upper plan.
-pub(crate) const CLOSED: &str = "__closed";
+/// How the tables that stand for closed windows are called, before their number.
+pub(crate) const CLOSED: &str = "__closed_";
 /// Name of the group column that holds a pane's start.
 pub(crate) const PANE: &str = "__pane";
 
-/// A plan, cut.
+/// Where state is kept: rows below, closed windows above.
 #[derive(Clone, Debug)]
 pub(crate) struct Cut {
-    pub(crate) spec: WindowSpec,
-    /// Aggregate by pane and keys over the rows of the source.
+    /// The windows; none is one window over all time.
+    pub(crate) spec: Option<WindowSpec>,
+    /// Rows with their pane first, or an aggregate by pane and keys.
     pub(crate) lower: LogicalPlan,
-    /// Reads [`CLOSED`].
-    pub(crate) upper: LogicalPlan,
-    /// Position of the window among the columns of [`CLOSED`].
-    pub(crate) window_at: usize,
-    /// Number of group columns, the window among them; they come first.
-    pub(crate) groups: usize,
-    /// Columns of [`CLOSED`].
+    /// Whether the state is partial aggregates; else it is the rows themselves.
+    pub(crate) aggregates: bool,
+    /// Position of the window among the columns of the closed table.
+    pub(crate) window_at: Option<usize>,
+    /// Number of key columns, the window among them; they come first.
+    pub(crate) keys: usize,
+    /// Columns `c0, c1, …` of the closed table.
     pub(crate) closed: SchemaRef,
+    /// Cuts whose closed windows are this one's rows; none reads tables.
+    pub(crate) above: Vec<usize>,
 }
 
-/// Cuts `plan` at its one windowed aggregate; `event_time` is the column of the source that windows may be over.
-pub(crate) fn cut(plan: LogicalPlan, event_time: &str) -> Result<Cut> {
-    let lowered = plan.transform_up(|node| match &node {
-        LogicalPlan::Aggregate(aggregate) if window_at(aggregate).is_some() && has_distinct(aggregate) => {
-            Ok(Transformed::yes(lower_distinct(aggregate)?))
+impl Cut {
+    /// The name of the table of closed windows of cut `number`.
+    pub(crate) fn closed_name(number: usize) -> String {
+        format!("{CLOSED}{number}")
+    }
+
+    /// Which cut's table of closed windows `table` is.
+    pub(crate) fn of_closed(table: &str) -> Option<usize> {
+        table.strip_prefix(CLOSED)?.parse().ok()
+    }
+}
+
+/// What a query is, once it is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Reads closed windows.
+    Windowed,
+    /// Aggregates over all time.
+    AllTime,
+    /// Row by row.
+    Stateless,
+    /// Needs all rows at once.
+    Bounded,
+}
+
+/// Cuts `plan`, adding to `cuts` what it needs and does not find there.
+pub(crate) fn cut(plan: LogicalPlan, tables: &[TableSpec], cuts: &mut Vec<Cut>) -> Result<(Kind, LogicalPlan)> {
+    let plan = compare_by_bounds(plan)?;
+    let windowed = exists(&plan, |node| node_calls_window(node));
+    if windowed {
+        let grouped = plan.transform_up_with_subqueries(|node| match &node {
+            LogicalPlan::Aggregate(aggregate) => changed(node.clone(), rewrite_windowed(aggregate)),
+            _ => Ok(Transformed::no(node)),
+        })?;
+        let distinct = grouped.data.transform_up_with_subqueries(|node| match &node {
+            LogicalPlan::Aggregate(aggregate) if window_at(aggregate).is_some() && has_distinct(aggregate) => {
+                Ok(Transformed::yes(lower_distinct(aggregate)?))
+            }
+            _ => Ok(Transformed::no(node)),
+        })?;
+        let upper = distinct.data.transform_up_with_subqueries(|node| cut_node(node, tables, cuts))?.data;
+        if exists(&upper, node_calls_window) {
+            return Err(Error::job("`window` stands where no window can be")
+                .with_hint("call window(…) in GROUP BY, or as a column of the select list"));
+        }
+        if let Some(table) = raw_table(&upper) {
+            return Err(Error::job(format!("table `{table}` is read beside windows, without one"))
+                .with_hint("group its rows by window(…) too, and join on the windows' ends"));
+        }
+        return Ok((Kind::Windowed, upper));
+    }
+    if refused_below(&plan, tables)?.is_none() {
+        return Ok((Kind::Stateless, plan));
+    }
+    cut_all_time(plan, tables, cuts)
+}
+
+/// An aggregate over all time, where every table is aggregated row by row; else the query needs all rows at once.
+fn cut_all_time(plan: LogicalPlan, tables: &[TableSpec], cuts: &mut Vec<Cut>) -> Result<(Kind, LogicalPlan)> {
+    let before = cuts.len();
+    let lowest = |aggregate: &Aggregate| refused_below(&aggregate.input, tables).is_ok_and(|refused| refused.is_none());
+    let lowered = plan.clone().transform_up_with_subqueries(|node| match &node {
+        LogicalPlan::Aggregate(aggregate) if lowest(aggregate) => {
+            if let Some(union) = expand_grouping_sets(aggregate)? {
+                return Ok(Transformed::yes(union));
+            }
+            if has_distinct(aggregate) {
+                return Ok(Transformed::yes(lower_distinct(aggregate)?));
+            }
+            Ok(Transformed::no(node))
         }
         _ => Ok(Transformed::no(node)),
     })?;
-    let mut found: Vec<Aggregate> = Vec::new();
-    let upper = lowered.data.transform_up(|node| match &node {
-        LogicalPlan::Aggregate(aggregate) if window_at(aggregate).is_some() => {
-            found.push(aggregate.clone());
-            Ok(Transformed::yes(closed_scan(aggregate).map_err(DataFusionError::from)?))
+    let upper = lowered.data.transform_up_with_subqueries(|node| match &node {
+        // One row for no rows at all is beyond what groups can say; a constant key is not the same.
+        LogicalPlan::Aggregate(aggregate) if lowest(aggregate) && !aggregate.group_expr.is_empty() => {
+            let lower = LogicalPlanBuilder::from(Arc::clone(&aggregate.input))
+                .aggregate(pane_and_keys(lit(0_i64), &aggregate.group_expr, None), aggregate.aggr_expr.clone())?
+                .build()?;
+            let cut = Cut {
+                spec: None,
+                lower,
+                aggregates: true,
+                window_at: None,
+                keys: aggregate.group_expr.len(),
+                closed: closed_schema(aggregate.schema.as_arrow()),
+                above: Vec::new(),
+            };
+            let number = add(cuts, cut);
+            Ok(Transformed::yes(closed_scan(&cuts[number], number, aggregate.schema.iter())?))
         }
         _ => Ok(Transformed::no(node)),
-    })?;
-    let aggregate = match found.as_slice() {
-        [one] => one,
-        [] => {
-            return Err(Error::job("the job has no GROUP BY window(…)")
-                .with_hint("group by window(created_at, '1 hour'), or run it once with `tidegate sql`"));
+    });
+    match upper {
+        Ok(upper) if raw_table(&upper.data).is_none() && admitted(&cuts[before..]).is_ok() => {
+            Ok((Kind::AllTime, upper.data))
         }
         _ => {
-            return Err(Error::job("the job has more than one windowed aggregate")
-                .with_hint("one GROUP BY window(…) a job; compute further figures in its select list"));
+            cuts.truncate(before);
+            Ok((Kind::Bounded, plan))
         }
-    };
-    let window_at = window_at(aggregate).expect("found by it");
-    let (time, spec) = window_arguments(&aggregate.group_expr[window_at])?;
-    check_lower(&aggregate.input)?;
-    if source_column(&aggregate.input, &time).as_deref() != Some(event_time) {
-        return Err(Error::job(format!("window is over `{time}`, which is not the event time of the source"))
-            .with_hint(format!("use window({event_time}, …): lateness and watermarks are decided by that column")));
     }
-    Ok(Cut {
-        spec,
-        lower: lower(aggregate, window_at, &time, spec)?,
-        upper: upper.data,
-        window_at,
-        groups: aggregate.group_expr.len(),
-        closed: closed_schema(aggregate),
+}
+
+fn admitted(cuts: &[Cut]) -> Result<()> {
+    cuts.iter().try_for_each(|cut| admission::check(&cut.lower))
+}
+
+fn changed(node: LogicalPlan, rewritten: Result<Option<LogicalPlan>>) -> DfResult<Transformed<LogicalPlan>> {
+    Ok(match rewritten? {
+        Some(plan) => Transformed::yes(plan),
+        None => Transformed::no(node),
     })
 }
 
-fn window_call(expr: &Expr) -> Option<&ScalarFunction> {
-    match expr {
-        Expr::Alias(alias) => window_call(&alias.expr),
-        Expr::ScalarFunction(call) if call.func.name() == "window" => Some(call),
-        _ => None,
+/// Grouping sets with a window as a union; a window that is a column as the call it comes from.
+fn rewrite_windowed(aggregate: &Aggregate) -> Result<Option<LogicalPlan>> {
+    if aggregate.group_expr.iter().any(calls_window)
+        && let Some(union) = expand_grouping_sets(aggregate)?
+    {
+        return Ok(Some(union));
     }
-}
-
-fn window_at(aggregate: &Aggregate) -> Option<usize> {
-    aggregate.group_expr.iter().position(|expr| window_call(expr).is_some())
-}
-
-fn window_arguments(expr: &Expr) -> Result<(Expr, WindowSpec)> {
-    let call = window_call(expr).ok_or_else(|| Error::internal("a window is no call"))?;
-    let (time, lengths) = call.args.split_first().ok_or_else(|| Error::job("`window` takes a time first"))?;
-    let lengths = lengths.iter().map(length).collect::<Result<Vec<i64>>>()?;
-    let size = *lengths.first().ok_or_else(|| Error::job("`window` takes a size"))?;
-    let slide = lengths.get(1).copied().unwrap_or(size);
-    let origin = lengths.get(2).copied().unwrap_or(0);
-    let spec =
-        WindowSpec::try_new(size, slide, origin).map_err(|(message, hint)| Error::job(message).with_hint(hint))?;
-    Ok((time.clone(), spec))
-}
-
-fn length(expr: &Expr) -> Result<i64> {
-    match expr {
-        Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) => {
-            Span::parse(text).map(Span::micros).map_err(Error::job)
-        }
-        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(interval)), _) if interval.months == 0 => {
-            Ok(i64::from(interval.days) * 86_400_000_000 + interval.nanoseconds / 1_000)
-        }
-        Expr::Literal(ScalarValue::IntervalMonthDayNano(_), _) => {
-            Err(Error::job("a window of months has no fixed length").with_hint("use days, such as '30 days'"))
-        }
-        Expr::Cast(cast) => length(&cast.expr),
-        other => Err(Error::job(format!("`window` takes constant lengths, not `{other}`")).with_hint("use '1 hour'")),
+    if window_at(aggregate).is_some() {
+        return Ok(None);
     }
+    group_by_call(aggregate)
 }
 
-/// Columns `c0, c1, …` with the types of the aggregate's own.
-fn closed_schema(aggregate: &Aggregate) -> SchemaRef {
-    let fields = aggregate.schema.fields().iter().enumerate();
-    Arc::new(Schema::new(
-        fields.map(|(at, f)| Field::new(format!("c{at}"), f.data_type().clone(), f.is_nullable())).collect::<Vec<_>>(),
-    ))
-}
-
-/// The scan that takes the aggregate's place, under the aggregate's own names.
-fn closed_scan(aggregate: &Aggregate) -> Result<LogicalPlan> {
-    let table = SlotTable { schema: closed_schema(aggregate), filters: false };
-    let scan = LogicalPlanBuilder::scan(CLOSED, provider_as_source(Arc::new(table)), None)?;
-    let names = aggregate.schema.iter().enumerate().map(|(at, (qualifier, field))| {
-        col(format!("{CLOSED}.c{at}")).alias_qualified(qualifier.cloned(), field.name())
+fn node_calls_window(node: &LogicalPlan) -> bool {
+    let mut calls = false;
+    let _ = node.apply_expressions(|expr| {
+        calls |= calls_window(expr);
+        Ok(TreeNodeRecursion::Continue)
     });
+    calls
+}
+
+fn exists(plan: &LogicalPlan, mut test: impl FnMut(&LogicalPlan) -> bool) -> bool {
+    let mut found = false;
+    let _ = plan.apply_with_subqueries(|node| {
+        found |= test(node);
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    found
+}
+
+/// The first table that is read without a window.
+fn raw_table(plan: &LogicalPlan) -> Option<String> {
+    let mut found = None;
+    exists(plan, |node| match node {
+        LogicalPlan::TableScan(scan) if Cut::of_closed(scan.table_name.table()).is_none() => {
+            found = Some(scan.table_name.table().to_owned());
+            true
+        }
+        _ => false,
+    });
+    found
+}
+
+/// Replaces a windowed aggregate, or a projection that computes a window, by the scan of its closed windows.
+fn cut_node(node: LogicalPlan, tables: &[TableSpec], cuts: &mut Vec<Cut>) -> DfResult<Transformed<LogicalPlan>> {
+    match &node {
+        LogicalPlan::Aggregate(aggregate) => match window_at(aggregate) {
+            Some(at) => Ok(Transformed::yes(cut_aggregate(aggregate, at, tables, cuts)?)),
+            None => Ok(Transformed::no(node)),
+        },
+        LogicalPlan::Projection(projection) if projection.expr.iter().any(calls_window) => {
+            Ok(Transformed::yes(cut_rows(projection, tables, cuts)?))
+        }
+        _ => Ok(Transformed::no(node)),
+    }
+}
+
+fn cut_aggregate(aggregate: &Aggregate, at: usize, tables: &[TableSpec], cuts: &mut Vec<Cut>) -> Result<LogicalPlan> {
+    let call = window_call(&aggregate.group_expr[at]).ok_or_else(|| Error::internal("a window is no call"))?;
+    let (time, spec) = window_arguments(call)?;
+    let above = check_time(&aggregate.input, &time, tables, cuts)?;
+    let pane = ScalarUDF::new_from_impl(Pane::new(spec)).call(vec![cast(time.clone(), time_type())]);
+    let lower = LogicalPlanBuilder::from(Arc::clone(&aggregate.input))
+        .filter(time.is_not_null())?
+        .aggregate(pane_and_keys(pane, &aggregate.group_expr, Some(at)), aggregate.aggr_expr.clone())?
+        .build()?;
+    admission::check(&lower)?;
+    let cut = Cut {
+        spec: Some(spec),
+        lower,
+        aggregates: true,
+        window_at: Some(at),
+        keys: aggregate.group_expr.len(),
+        closed: closed_schema(aggregate.schema.as_arrow()),
+        above,
+    };
+    let number = add(cuts, cut);
+    sorted_lists(closed_scan(&cuts[number], number, aggregate.schema.iter())?, aggregate)
+}
+
+/// `array_agg` gathers in the order of arrival; sorted, it is a function of the rows alone.
+fn sorted_lists(scan: LogicalPlan, aggregate: &Aggregate) -> Result<LogicalPlan> {
+    let gathers = |at: usize| {
+        at.checked_sub(aggregate.group_expr.len()).is_some_and(|at| match bare(&aggregate.aggr_expr[at]) {
+            Expr::AggregateFunction(function) => function.func.name() == "array_agg",
+            _ => false,
+        })
+    };
+    let columns = scan.schema().columns();
+    if !(0..columns.len()).any(gathers) {
+        return Ok(scan);
+    }
+    let sorted =
+        columns.into_iter().zip(aggregate.schema.iter()).enumerate().map(|(at, (column, (qualifier, field)))| {
+            let column = Expr::Column(column);
+            match gathers(at) {
+                true => {
+                    array_sort(column, lit("ASC"), lit("NULLS FIRST")).alias_qualified(qualifier.cloned(), field.name())
+                }
+                false => column,
+            }
+        });
+    let sorted: Vec<Expr> = sorted.collect();
+    Ok(LogicalPlanBuilder::from(scan).project(sorted)?.build()?)
+}
+
+fn pane_and_keys(pane: Expr, groups: &[Expr], window_at: Option<usize>) -> Vec<Expr> {
+    let keys = groups.iter().enumerate().filter(|(at, _)| Some(*at) != window_at).map(|(_, key)| key.clone());
+    std::iter::once(pane.alias(PANE)).chain(keys).collect()
+}
+
+/// A window among the columns of a SELECT: rows are kept until their windows close, and come once for each.
+fn cut_rows(projection: &Projection, tables: &[TableSpec], cuts: &mut Vec<Cut>) -> Result<LogicalPlan> {
+    let mut calls = Vec::new();
+    for expr in &projection.expr {
+        expr.apply(|part| {
+            if let Expr::ScalarFunction(_) = part
+                && let Some(call) = window_call(part)
+                && !calls.contains(call)
+            {
+                calls.push(call.clone());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+    }
+    let [call] = calls.as_slice() else {
+        return Err(Error::job("a SELECT calls `window` with different arguments").with_hint("use one window a SELECT"));
+    };
+    let (time, spec) = window_arguments(call)?;
+    let above = check_time(&projection.input, &time, tables, cuts)?;
+    let input = projection.input.schema();
+    let mut used: Vec<usize> = Vec::new();
+    for column in projection.expr.iter().flat_map(Expr::column_refs) {
+        used.extend(input.maybe_index_of_column(column));
+    }
+    used.sort_unstable();
+    used.dedup();
+    let pane = ScalarUDF::new_from_impl(Pane::new(spec)).call(vec![cast(time.clone(), time_type())]);
+    let columns = used.iter().map(|at| Expr::Column(input.qualified_field(*at).into()));
+    let row: Vec<Expr> = std::iter::once(pane.alias(PANE)).chain(columns).collect();
+    let lower =
+        LogicalPlanBuilder::from(Arc::clone(&projection.input)).filter(time.is_not_null())?.project(row)?.build()?;
+    let mut fields = vec![Field::new_struct("window", window_fields(), true)];
+    fields.extend(used.iter().map(|at| input.field(*at).as_ref().clone()));
+    let cut = Cut {
+        spec: Some(spec),
+        lower,
+        aggregates: false,
+        window_at: Some(0),
+        keys: used.len() + 1,
+        closed: closed_schema(&Schema::new(fields)),
+        above,
+    };
+    let number = add(cuts, cut);
+    let qualified = used.iter().map(|at| input.qualified_field(*at));
+    let window = Field::new_struct(WINDOW_COLUMN, window_fields(), true);
+    let scan = closed_scan(&cuts[number], number, std::iter::once((None, &Arc::new(window))).chain(qualified))?;
+    let exprs = projection.expr.iter().zip(projection.schema.iter()).map(|(expr, (qualifier, field))| {
+        let replaced = expr.clone().transform_up(|part| {
+            Ok(if window_call(&part) == Some(call) && matches!(part, Expr::ScalarFunction(_)) {
+                Transformed::yes(col(WINDOW_COLUMN))
+            } else {
+                Transformed::no(part)
+            })
+        })?;
+        Ok(match replaced.data {
+            Expr::Alias(alias) => Expr::Alias(alias),
+            other => other.alias_qualified(qualifier.cloned(), field.name()),
+        })
+    });
+    let exprs = exprs.collect::<Result<Vec<Expr>>>()?;
+    Ok(LogicalPlanBuilder::from(scan).project(exprs)?.build()?)
+}
+
+/// The window among the columns of a row cut, before it gets the name that the SELECT gives it.
+const WINDOW_COLUMN: &str = "__window";
+
+/// Adds a cut unless there is one that keeps the same state; its number.
+fn add(cuts: &mut Vec<Cut>, cut: Cut) -> usize {
+    let same = |other: &Cut| {
+        other.spec == cut.spec && other.window_at == cut.window_at && other.keys == cut.keys && other.lower == cut.lower
+    };
+    if let Some(number) = cuts.iter().position(same) {
+        return number;
+    }
+    cuts.push(cut);
+    cuts.len() - 1
+}
+
+/// Columns `c0, c1, …` with the types of `schema`.
+fn closed_schema(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().enumerate();
+    let fields: Vec<Field> =
+        fields.map(|(at, f)| Field::new(format!("c{at}"), f.data_type().clone(), f.is_nullable())).collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// The scan that takes a cut's place, under the names that were there.
+fn closed_scan<'a>(
+    cut: &Cut,
+    number: usize,
+    names: impl Iterator<Item = (Option<&'a datafusion::common::TableReference>, &'a Arc<Field>)>,
+) -> Result<LogicalPlan> {
+    let name = Cut::closed_name(number);
+    let table = SlotTable { name: name.as_str().into(), schema: Arc::clone(&cut.closed), filters: false };
+    let scan = LogicalPlanBuilder::scan(name.as_str(), provider_as_source(Arc::new(table)), None)?;
+    let names = names
+        .enumerate()
+        .map(|(at, (qualifier, field))| col(format!("{name}.c{at}")).alias_qualified(qualifier.cloned(), field.name()));
     let names: Vec<Expr> = names.collect();
     Ok(scan.project(names)?.build()?)
 }
 
-fn lower(aggregate: &Aggregate, window_at: usize, time: &Expr, spec: WindowSpec) -> Result<LogicalPlan> {
-    let pane = ScalarUDF::new_from_impl(Pane::new(spec));
-    let mut groups = vec![pane.call(vec![cast(time.clone(), time_type())]).alias(PANE)];
-    groups
-        .extend(aggregate.group_expr.iter().enumerate().filter(|(at, _)| *at != window_at).map(|(_, key)| key.clone()));
-    let input = LogicalPlanBuilder::from(Arc::clone(&aggregate.input)).filter(time.clone().is_not_null())?;
-    Ok(input.aggregate(groups, aggregate.aggr_expr.clone())?.build()?)
+/// Checks what stands below a window and that the window is over its source's event time; the cuts whose closed
+/// windows it reads, if any.
+fn check_time(input: &LogicalPlan, time: &Expr, tables: &[TableSpec], cuts: &[Cut]) -> Result<Vec<usize>> {
+    let mut above = Vec::new();
+    exists(input, |node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            above.extend(Cut::of_closed(scan.table_name.table()));
+        }
+        false
+    });
+    above.sort_unstable();
+    above.dedup();
+    if above.is_empty() {
+        if let Some(refused) = refused_below(input, tables)? {
+            return Err(refused);
+        }
+        return check_event_time(input, time, tables).map(|()| above);
+    }
+    if let Some(table) = raw_table(input) {
+        return Err(Error::job(format!("a window over closed windows reads table `{table}` too"))
+            .with_hint("group the table's rows by a window of their own, and join on the windows' ends"));
+    }
+    let traced: Traced = trace(input, cuts)?;
+    match origin_of(time, input, &traced) {
+        Origin::End | Origin::Time => Ok(above),
+        _ => Err(Error::job(format!("a window over closed windows is over `{time}`"))
+            .with_hint("use window_time(window) of the inner SELECT: the last instant of the closed window")),
+    }
 }
 
-/// Refuses what cannot run row by row below the window.
-fn check_lower(plan: &LogicalPlan) -> Result<()> {
+fn check_event_time(input: &LogicalPlan, time: &Expr, tables: &[TableSpec]) -> Result<()> {
+    let mut sources = Vec::new();
+    source_columns(input, time, &mut sources);
+    for table in tables_read(input) {
+        let spec = tables.iter().find(|spec| spec.name == table);
+        let wanted = spec.and_then(|spec| spec.event_time.as_deref());
+        let Some(wanted) = wanted else {
+            return Err(Error::job(format!("table `{table}` has no event time")));
+        };
+        let found = sources.iter().find(|(of, _)| *of == table);
+        if found.is_none_or(|(_, column)| column != wanted) {
+            return Err(Error::job(format!("window is over `{time}`, which is not the event time of `{table}`"))
+                .with_hint(format!("use window({wanted}, …): lateness and watermarks are decided by that column")));
+        }
+    }
+    Ok(())
+}
+
+/// Names of the tables that a plan reads.
+fn tables_read(plan: &LogicalPlan) -> Vec<String> {
+    let mut names = Vec::new();
+    exists(plan, |node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            names.push(scan.table_name.table().to_owned());
+        }
+        false
+    });
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// What cannot run row by row; none when all of `plan` can.
+fn refused_below(plan: &LogicalPlan, tables: &[TableSpec]) -> Result<Option<Error>> {
     let mut scans = 0;
     let mut refused: Option<Error> = None;
-    plan.apply(|node| {
+    plan.apply_with_subqueries(|node| {
         let what = match node {
-            LogicalPlan::TableScan(_) => {
+            LogicalPlan::TableScan(scan) if tables.iter().any(|table| table.name == scan.table_name.table()) => {
                 scans += 1;
                 None
             }
@@ -175,6 +462,7 @@ fn check_lower(plan: &LogicalPlan) -> Result<()> {
             | LogicalPlan::Projection(_)
             | LogicalPlan::Filter(_)
             | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::Union(_)
             | LogicalPlan::Unnest(_) => None,
             LogicalPlan::Aggregate(_) => Some("an aggregate without a window"),
             LogicalPlan::Join(_) => Some("a join that is no look-up in constant rows"),
@@ -182,7 +470,7 @@ fn check_lower(plan: &LogicalPlan) -> Result<()> {
             LogicalPlan::Sort(_) => Some("ORDER BY"),
             LogicalPlan::Limit(_) => Some("LIMIT"),
             LogicalPlan::Distinct(_) => Some("DISTINCT"),
-            LogicalPlan::Union(_) => Some("UNION"),
+            LogicalPlan::Subquery(_) => Some("a subquery"),
             _ => Some("an operator"),
         };
         refused = what.map(|what| {
@@ -191,11 +479,10 @@ fn check_lower(plan: &LogicalPlan) -> Result<()> {
         });
         Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
-    match refused {
-        Some(error) => Err(error),
-        None if scans == 1 => Ok(()),
-        None => Err(Error::job(format!("the window reads {scans} tables")).with_hint("read `events` once")),
-    }
+    Ok(match refused {
+        None if scans == 0 => Some(Error::job("the job reads no table").with_hint("read `events`")),
+        refused => refused,
+    })
 }
 
 /// An inner join with constant rows (`VALUES`), or one that keeps every row of the other side: row by row.
@@ -210,38 +497,84 @@ fn is_lookup(join: &Join) -> bool {
 }
 
 fn reads_table(plan: &LogicalPlan) -> bool {
-    plan.exists(|node| Ok(matches!(node, LogicalPlan::TableScan(_)))).unwrap_or(true)
+    exists(plan, |node| matches!(node, LogicalPlan::TableScan(_)))
 }
 
-/// The source's column that `expr` is, seen through projections; none when it is computed.
-fn source_column(plan: &LogicalPlan, expr: &Expr) -> Option<String> {
+/// The tables' columns that `expr` is, seen through projections and unions; none where it is computed.
+fn source_columns(plan: &LogicalPlan, expr: &Expr, found: &mut Vec<(String, String)>) {
     let column = match expr {
-        Expr::Alias(alias) => return source_column(plan, &alias.expr),
+        Expr::Alias(alias) => return source_columns(plan, &alias.expr, found),
+        Expr::Cast(inner) if inner.field.data_type() == &time_type() => {
+            return source_columns(plan, &inner.expr, found);
+        }
+        // What a window's column became when the aggregate took the window over.
+        Expr::ScalarFunction(call) if call.func.name() == "get_field" => match struct_time(plan, &call.args[0]) {
+            Some((input, time)) => return source_columns(&input, &time, found),
+            None => return,
+        },
         Expr::Column(column) => column,
-        _ => return None,
+        _ => return,
     };
     match plan {
-        LogicalPlan::TableScan(_) => Some(column.name.clone()),
+        LogicalPlan::TableScan(scan) => found.push((scan.table_name.table().to_owned(), column.name.clone())),
         LogicalPlan::Projection(projection) => {
-            let at = projection.schema.maybe_index_of_column(column)?;
-            source_column(&projection.input, &projection.expr[at])
+            if let Some(at) = projection.schema.maybe_index_of_column(column) {
+                source_columns(&projection.input, &projection.expr[at], found);
+            }
         }
         LogicalPlan::SubqueryAlias(alias) => {
-            let at = alias.schema.maybe_index_of_column(column)?;
-            let (qualifier, field) = alias.input.schema().qualified_field(at);
-            source_column(&alias.input, &Expr::Column((qualifier, field).into()))
+            if let Some(at) = alias.schema.maybe_index_of_column(column) {
+                let (qualifier, field) = alias.input.schema().qualified_field(at);
+                source_columns(&alias.input, &Expr::Column((qualifier, field).into()), found);
+            }
         }
-        LogicalPlan::Filter(filter) => source_column(&filter.input, expr),
-        LogicalPlan::Unnest(unnest) => source_column(&unnest.input, expr),
+        LogicalPlan::Union(union) => {
+            if let Some(at) = union.schema.maybe_index_of_column(column) {
+                for input in &union.inputs {
+                    let (qualifier, field) = input.schema().qualified_field(at);
+                    source_columns(input, &Expr::Column((qualifier, field).into()), found);
+                }
+            }
+        }
+        LogicalPlan::Filter(filter) => source_columns(&filter.input, expr, found),
+        LogicalPlan::Unnest(unnest) => source_columns(&unnest.input, expr, found),
         LogicalPlan::Join(join) => {
             let side = if join.left.schema().has_column(column) { &join.left } else { &join.right };
-            source_column(side, expr)
+            source_columns(side, expr, found);
         }
+        _ => {}
+    }
+}
+
+/// The first value of the `named_struct` that a column is, and the plan it is computed over.
+fn struct_time(plan: &LogicalPlan, expr: &Expr) -> Option<(Arc<LogicalPlan>, Expr)> {
+    match expr {
+        Expr::Alias(alias) => struct_time(plan, &alias.expr),
+        Expr::Column(column) => match plan {
+            LogicalPlan::Projection(projection) => {
+                let at = projection.schema.maybe_index_of_column(column)?;
+                match bare(&projection.expr[at]) {
+                    Expr::ScalarFunction(call) if call.func.name() == "named_struct" => {
+                        Some((Arc::clone(&projection.input), call.args.get(1)?.clone()))
+                    }
+                    other => struct_time(&projection.input, other),
+                }
+            }
+            LogicalPlan::SubqueryAlias(alias) => {
+                let at = alias.schema.maybe_index_of_column(column)?;
+                let (qualifier, field) = alias.input.schema().qualified_field(at);
+                struct_time(&alias.input, &Expr::Column((qualifier, field).into()))
+            }
+            LogicalPlan::Filter(filter) => struct_time(&filter.input, expr),
+            _ => None,
+        },
         _ => None,
     }
 }
 
-/// The Arrow type of a window column.
-pub(crate) fn is_window(data_type: &DataType) -> bool {
-    matches!(data_type, DataType::Struct(fields) if *fields == crate::plan::functions::window_fields())
+fn bare(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Alias(alias) => bare(&alias.expr),
+        other => other,
+    }
 }

@@ -5,17 +5,23 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, Int64Array, ListArray, ListBuilder, StringBuilder};
+use arrow::array::{Array, AsArray, Int64Array, ListArray, ListBuilder, StringBuilder, TimestampMicrosecondArray};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Fields, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::cast::as_list_array;
 use datafusion::common::{exec_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
 use datafusion::scalar::ScalarValue;
 
 use crate::stream::window::WindowSpec;
+
+/// Name of the function that stands for a window.
+pub(crate) const WINDOW: &str = "window";
+/// Name of the function that gives a window's last instant.
+pub(crate) const WINDOW_TIME: &str = "window_time";
 
 /// The type of event times: microseconds, UTC.
 pub(crate) fn time_type() -> DataType {
@@ -29,7 +35,22 @@ pub(crate) fn window_fields() -> Fields {
 
 /// Functions that every job and every query has.
 pub(crate) fn scalar_functions() -> Vec<ScalarUDF> {
-    vec![ScalarUDF::new_from_impl(TimeWindow::default()), ScalarUDF::new_from_impl(TagValues::default())]
+    vec![
+        ScalarUDF::new_from_impl(TimeWindow::default()),
+        ScalarUDF::new_from_impl(WindowTime::default()),
+        ScalarUDF::new_from_impl(TagValues::default()),
+    ]
+}
+
+/// `window(time, lengths…)` as an expression.
+pub(crate) fn window_call_of(time: Expr, lengths: &[Expr]) -> Expr {
+    let args = std::iter::once(time).chain(lengths.iter().cloned()).collect();
+    ScalarUDF::new_from_impl(TimeWindow::default()).call(args)
+}
+
+/// `window_time(window)` as an expression.
+pub(crate) fn window_time(window: Expr) -> Expr {
+    ScalarUDF::new_from_impl(WindowTime::default()).call(vec![window])
 }
 
 /// Spark's `window(time, size[, slide[, start]])`, planned away by the cut.
@@ -46,7 +67,7 @@ impl Default for TimeWindow {
 
 impl ScalarUDFImpl for TimeWindow {
     fn name(&self) -> &'static str {
-        "window"
+        WINDOW
     }
 
     fn signature(&self) -> &Signature {
@@ -55,7 +76,9 @@ impl ScalarUDFImpl for TimeWindow {
 
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
         match arguments {
-            [DataType::Timestamp(..), lengths @ ..] if (1..=3).contains(&lengths.len()) => Ok(arguments.to_vec()),
+            [DataType::Timestamp(..), lengths @ ..] if (1..=3).contains(&lengths.len()) => {
+                Ok(std::iter::once(time_type()).chain(lengths.iter().cloned()).collect())
+            }
             [DataType::Timestamp(..), ..] => plan_err!("`window` takes (time, size[, slide[, start]])"),
             [other, ..] => plan_err!("`window` takes a timestamp first, not {other}"),
             [] => plan_err!("`window` takes (time, size[, slide[, start]])"),
@@ -67,7 +90,44 @@ impl ScalarUDFImpl for TimeWindow {
     }
 
     fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        exec_err!("`window` may stand in GROUP BY only")
+        exec_err!("`window` may stand in GROUP BY and in a select list only")
+    }
+}
+
+/// Spark's `window_time(window)`: the last instant of a window, one microsecond before its end.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct WindowTime {
+    signature: Signature,
+}
+
+impl Default for WindowTime {
+    fn default() -> Self {
+        Self { signature: Signature::exact(vec![DataType::Struct(window_fields())], Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for WindowTime {
+    fn name(&self) -> &'static str {
+        WINDOW_TIME
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(time_type())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let windows = ColumnarValue::values_to_arrays(&args.args)?;
+        let windows = windows[0].as_struct();
+        let ends = windows.column(1).as_primitive::<TimestampMicrosecondType>();
+        let last: TimestampMicrosecondArray = ends.unary::<_, TimestampMicrosecondType>(|end| end - 1);
+        // A window that a join did not find is NULL as a whole.
+        let nulls = NullBuffer::union(windows.nulls(), ends.nulls());
+        let last = TimestampMicrosecondArray::new(last.values().clone(), nulls).with_timezone("UTC");
+        Ok(ColumnarValue::Array(Arc::new(last)))
     }
 }
 

@@ -1,6 +1,6 @@
-//! A leaf that is filled by hand: the tables of a cut plan, and the operator that reads what was put in.
+//! Leaves that are filled by hand: the tables of a cut plan, and the operator that reads what was put in.
 //!
-//! A plan is built once and run many times; before each run its slot is filled with the rows of that run. The leaf
+//! A plan is built once and run many times; before each run its slots are filled with the rows of that run. A leaf
 //! declares no order and no statistics, so that state from different sources means the same.
 
 use std::fmt;
@@ -16,14 +16,18 @@ use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, reset_plan_states};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, ReplaceChildrenOptions,
+};
 use futures::{StreamExt, TryStreamExt, stream};
 
 /// A table whose scan is a [`SlotExec`]; `filters` says whether the one who fills the slot applies the filters.
 #[derive(Debug)]
 pub(crate) struct SlotTable {
+    pub(crate) name: Arc<str>,
     pub(crate) schema: SchemaRef,
     pub(crate) filters: bool,
 }
@@ -47,7 +51,7 @@ impl TableProvider for SlotTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let schema = Arc::new(self.schema.project(&projection)?);
-        Ok(Arc::new(SlotExec::new(schema, projection, filters.to_vec())))
+        Ok(Arc::new(SlotExec::new(Arc::clone(&self.name), schema, projection, filters.to_vec())))
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
@@ -80,33 +84,43 @@ impl Slot {
 /// Reads its slot; one partition.
 #[derive(Debug)]
 pub(crate) struct SlotExec {
-    pub(crate) slot: Slot,
+    leaf: Leaf,
+    properties: Arc<PlanProperties>,
+}
+
+/// What a leaf reads.
+#[derive(Clone, Debug)]
+pub(crate) struct Leaf {
+    /// Name of the table.
+    pub(crate) table: Arc<str>,
     /// Columns of the table, in the order of the rows that the slot wants.
     pub(crate) projection: Vec<usize>,
     /// Filters that whoever fills the slot has to apply.
     pub(crate) filters: Vec<Expr>,
-    properties: Arc<PlanProperties>,
+    /// The rows that the slot wants.
+    pub(crate) schema: SchemaRef,
+    slot: Slot,
 }
 
 impl SlotExec {
-    pub(crate) fn new(schema: SchemaRef, projection: Vec<usize>, filters: Vec<Expr>) -> Self {
+    pub(crate) fn new(table: Arc<str>, schema: SchemaRef, projection: Vec<usize>, filters: Vec<Expr>) -> Self {
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(schema),
+            EquivalenceProperties::new(Arc::clone(&schema)),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Self { slot: Slot::default(), projection, filters, properties: Arc::new(properties) }
+        let leaf = Leaf { table, projection, filters, schema, slot: Slot::default() };
+        Self { leaf, properties: Arc::new(properties) }
     }
 }
 
 impl DisplayAs for SlotExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let schema = self.schema();
-        let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        write!(f, "SlotExec: columns=[{}]", columns.join(", "))?;
-        if !self.filters.is_empty() {
-            let filters: Vec<String> = self.filters.iter().map(ToString::to_string).collect();
+        let columns: Vec<&str> = self.leaf.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        write!(f, "SlotExec: {}, columns=[{}]", self.leaf.table, columns.join(", "))?;
+        if !self.leaf.filters.is_empty() {
+            let filters: Vec<String> = self.leaf.filters.iter().map(ToString::to_string).collect();
             write!(f, ", filters=[{}]", filters.join(", "))?;
         }
         Ok(())
@@ -146,61 +160,68 @@ impl ExecutionPlan for SlotExec {
     }
 
     fn execute(&self, _partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        Ok(self.slot.take().unwrap_or_else(|| {
+        Ok(self.leaf.slot.take().unwrap_or_else(|| {
             Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream::empty::<Result<RecordBatch>>()))
         }))
     }
 }
 
-/// A plan over one slot, run again and again.
+/// Rows for a leaf.
+pub(crate) type Rows = stream::BoxStream<'static, Result<RecordBatch>>;
+
+/// A plan over slots, run again and again.
 #[derive(Debug)]
 pub(crate) struct SlotPlan {
     plan: Arc<dyn ExecutionPlan>,
-    slot: Slot,
-    input: SchemaRef,
+    leaves: Vec<Leaf>,
     context: Arc<TaskContext>,
 }
 
 impl SlotPlan {
-    /// Takes a plan of one partition with exactly one [`SlotExec`] among its leaves.
-    pub(crate) fn try_new(plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> crate::error::Result<Self> {
+    /// Takes a plan whose sources are [`SlotExec`]s; its leaves come left to right.
+    pub(crate) fn new(plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> Self {
         let mut leaves = Vec::new();
-        find_slots(&plan, &mut leaves);
-        let [leaf] = leaves.as_slice() else {
-            return Err(crate::error::Error::internal(format!("a plan has {} slots instead of one", leaves.len())));
+        find_leaves(&plan, &mut leaves);
+        // A union at the top has a partition for each of its sides.
+        let plan = match plan.output_partitioning().partition_count() {
+            1 => plan,
+            _ => Arc::new(CoalescePartitionsExec::new(plan)) as Arc<dyn ExecutionPlan>,
         };
-        let exec = leaf.downcast_ref::<SlotExec>().expect("find_slots returns slots only");
-        Ok(Self { slot: exec.slot.clone(), input: exec.schema(), plan, context })
+        Self { plan, leaves, context }
     }
 
-    /// The rows that the slot wants.
-    pub(crate) fn input_schema(&self) -> &SchemaRef {
-        &self.input
+    /// What has to be filled, left to right.
+    pub(crate) fn leaves(&self) -> &[Leaf] {
+        &self.leaves
     }
 
-    /// Runs the plan over `rows` to the end.
-    pub(crate) async fn run(
-        &mut self,
-        rows: impl futures::Stream<Item = Result<RecordBatch>> + Send + 'static,
-    ) -> Result<Vec<RecordBatch>> {
+    /// Runs the plan to the end over the rows of each leaf.
+    pub(crate) async fn run(&mut self, rows: Vec<Rows>) -> Result<Vec<RecordBatch>> {
+        self.start(rows)?.try_collect().await
+    }
+
+    /// Begins a run; the rows come as they are computed.
+    pub(crate) fn start(&mut self, rows: Vec<Rows>) -> Result<SendableRecordBatchStream> {
         // Metrics and run-once state of the last run would pile up in the operators.
         self.plan = reset_plan_states(Arc::clone(&self.plan))?;
-        self.slot.put(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.input), rows.boxed())));
-        self.plan.execute(0, Arc::clone(&self.context))?.try_collect().await
+        for (leaf, rows) in self.leaves.iter().zip(rows) {
+            leaf.slot.put(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&leaf.schema), rows)));
+        }
+        self.plan.execute(0, Arc::clone(&self.context))
     }
 
-    /// Runs the plan over batches that are there.
-    pub(crate) async fn run_batches(&mut self, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
-        self.run(stream::iter(rows.into_iter().map(Ok))).await
+    /// Runs the plan over batches that are there, a list for each leaf.
+    pub(crate) async fn run_batches(&mut self, rows: Vec<Vec<RecordBatch>>) -> Result<Vec<RecordBatch>> {
+        self.run(rows.into_iter().map(|rows| stream::iter(rows.into_iter().map(Ok)).boxed()).collect()).await
     }
 }
 
-/// The slots among the leaves of a plan, left to right.
-pub(crate) fn find_slots(plan: &Arc<dyn ExecutionPlan>, found: &mut Vec<Arc<dyn ExecutionPlan>>) {
-    if plan.is::<SlotExec>() {
-        found.push(Arc::clone(plan));
+/// The leaves of a plan, left to right.
+fn find_leaves(plan: &Arc<dyn ExecutionPlan>, found: &mut Vec<Leaf>) {
+    if let Some(exec) = plan.downcast_ref::<SlotExec>() {
+        found.push(exec.leaf.clone());
     }
     for child in plan.children() {
-        find_slots(child, found);
+        find_leaves(child, found);
     }
 }

@@ -7,20 +7,21 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{BooleanArray, RecordBatch};
-use arrow::compute::{and, filter_record_batch};
+use arrow::array::RecordBatch;
 use datafusion::error::DataFusionError;
 use event::EventTime;
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Range, ordered};
+use crate::engine::{Engine, Intake, Range, Taken, select_leaf};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::lake::{LakeObject, LakeTable};
-use crate::plan::{PanePlan, RowReader};
-use crate::state::Panes;
+use crate::plan::cut::Kind;
+
+/// Bytes of rows that are aggregated in one go.
+const BYTES_AT_ONCE: usize = 32 * 1024 * 1024;
 
 /// What of the lake a batch reads, and with how many workers.
 #[derive(Clone, Debug)]
@@ -60,9 +61,14 @@ pub struct BatchSummary {
 }
 
 type Queue = Arc<Mutex<VecDeque<(usize, LakeObject)>>>;
-type Done = (usize, Vec<RecordBatch>);
 
-/// Runs `job` over the lake; `on_rows` gets the output by ascending window end.
+/// What a worker made of an object: all of it at the end, with its number; parts before.
+struct Done {
+    taken: Taken,
+    ended: Option<usize>,
+}
+
+/// Runs `job` over the lake; `on_rows` gets the rows of each output, by its number, by ascending window end.
 ///
 /// # Errors
 /// `Unavailable` when the lake cannot be read, `Data` when an object is not what was written, or what `on_rows` says.
@@ -71,41 +77,22 @@ pub async fn batch(
     lake: LakeTable,
     settings: BatchSettings,
     progress: Arc<BatchProgress>,
-    on_rows: &mut (dyn FnMut(RecordBatch) -> Result<()> + Send),
+    on_rows: &mut (dyn FnMut(usize, RecordBatch) -> Result<()> + Send),
 ) -> Result<BatchSummary> {
     let bounds = settings.from.map(EventTime::micros)..settings.until.map(EventTime::micros);
     let range = Range::new(settings.from, settings.until);
     let (objects, skipped) = LakeTable::prune(lake.objects().await?, &bounds);
     progress.objects_total.store(objects.len() as u64, Ordering::Relaxed);
     progress.objects_skipped.store(skipped as u64, Ordering::Relaxed);
-    let least: Vec<i64> = objects.iter().map(|object| object.event_time.map_or(i64::MIN, |(least, _)| least)).collect();
-    let queue: Queue = Arc::new(Mutex::new(objects.into_iter().enumerate().collect()));
-
-    let mut assembly = job.plan.assembly().await?;
-    let mut panes = Panes::new(job.plan.cut.spec, &assembly);
     let mut rows_out = 0;
-    let mut emit = |rows: RecordBatch| {
+    let mut emit = |output: usize, rows: RecordBatch| {
         rows_out += rows.num_rows() as u64;
-        on_rows(ordered(job, rows)?)
+        on_rows(output, rows)
     };
-    let (send, mut receive) = mpsc::channel::<Done>(2 * settings.threads.max(1));
-    let mut workers = JoinSet::new();
-    for _ in 0..settings.threads.max(1) {
-        let (lake, queue, send) = (lake.clone(), Arc::clone(&queue), send.clone());
-        workers.spawn(work(job.plan.pane_plan().await?, lake, queue, range, Arc::clone(&progress), send));
+    bounded(job, &lake, &objects, range, &progress, &mut emit).await?;
+    if job.plan.queries.iter().any(|query| query.kind != Kind::Bounded) {
+        aggregate(job, &lake, objects, range, &settings, &progress, &mut emit).await?;
     }
-    drop(send);
-    let mut unread = Frontier::new(least);
-    while let Some((at, states)) = receive.recv().await {
-        states.iter().try_for_each(|state| panes.add(state))?;
-        if let Some(frontier) = unread.done(at) {
-            panes.close(Some(frontier), &mut assembly, &mut emit).await?;
-        }
-    }
-    while let Some(worker) = workers.join_next().await {
-        worker.map_err(|error| Error::internal("a worker of the batch ended early").with_source(error))??;
-    }
-    panes.close(None, &mut assembly, &mut emit).await?;
     Ok(BatchSummary {
         objects: progress.objects_done.load(Ordering::Relaxed),
         skipped: skipped as u64,
@@ -114,20 +101,92 @@ pub async fn batch(
     })
 }
 
+/// The queries that need all rows at once, each in a run of its own.
+async fn bounded(
+    job: &Job,
+    lake: &LakeTable,
+    objects: &[LakeObject],
+    range: Range,
+    progress: &Arc<BatchProgress>,
+    emit: &mut (dyn FnMut(usize, RecordBatch) -> Result<()> + Send),
+) -> Result<()> {
+    for (number, _) in job.plan.queries.iter().enumerate().filter(|(_, query)| query.kind == Kind::Bounded) {
+        let (mut plan, readers) = job.plan.upper(number).await?;
+        let mut fills = Vec::with_capacity(readers.len());
+        for reader in readers {
+            let (table, reader) = reader.ok_or_else(|| Error::internal("a query over all rows reads no table"))?;
+            let read = &job.plan.tables[table];
+            let (lake, columns, time_at) = (lake.clone(), read.columns.clone(), read.time_at);
+            let progress = Arc::clone(progress);
+            let rows = stream::iter(objects.to_vec()).map(move |object| lake.read(&object, &columns)).flatten();
+            let wanted = rows.map(move |rows| {
+                let rows = rows?;
+                progress.rows.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
+                Ok::<_, DataFusionError>(select_leaf(&reader, &rows, time_at, range)?)
+            });
+            fills.push(wanted.boxed());
+        }
+        let mut rows = plan.start(fills)?;
+        while let Some(rows) = rows.try_next().await? {
+            if rows.num_rows() > 0 {
+                emit(number, rows)?;
+            }
+        }
+        progress.objects_done.store(objects.len() as u64, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// The queries over windows, and those that go row by row, in one pass.
+async fn aggregate(
+    job: &Job,
+    lake: &LakeTable,
+    objects: Vec<LakeObject>,
+    range: Range,
+    settings: &BatchSettings,
+    progress: &Arc<BatchProgress>,
+    emit: &mut (dyn FnMut(usize, RecordBatch) -> Result<()> + Send),
+) -> Result<()> {
+    progress.objects_done.store(0, Ordering::Relaxed);
+    let least: Vec<i64> = objects.iter().map(|object| object.event_time.map_or(i64::MIN, |(least, _)| least)).collect();
+    let queue: Queue = Arc::new(Mutex::new(objects.into_iter().enumerate().collect()));
+    let mut engine = Engine::new(job, range, Vec::new(), []).await?;
+    let (send, mut receive) = mpsc::channel::<Done>(2 * settings.threads.max(1));
+    let mut workers = JoinSet::new();
+    for _ in 0..settings.threads.max(1) {
+        let (lake, queue, send) = (lake.clone(), Arc::clone(&queue), send.clone());
+        let columns = job.plan.tables[0].columns.clone();
+        workers.spawn(work(engine.worker().await?, columns, lake, queue, Arc::clone(progress), send));
+    }
+    drop(send);
+    let mut unread = Frontier::new(least);
+    while let Some(done) = receive.recv().await {
+        engine.add(done.taken, emit)?;
+        if let Some(frontier) = done.ended.and_then(|object| unread.done(object)) {
+            engine.close(frontier, emit).await?;
+        }
+    }
+    while let Some(worker) = workers.join_next().await {
+        worker.map_err(|error| Error::internal("a worker of the batch ended early").with_source(error))??;
+    }
+    engine.finish(emit).await
+}
+
 /// The least event time that may still come: that of the first object, in order, that is not done.
-struct Frontier {
+#[derive(Debug)]
+pub(super) struct Frontier {
     least: Vec<i64>,
     done: Vec<bool>,
     at: usize,
 }
 
 impl Frontier {
-    fn new(least: Vec<i64>) -> Self {
+    pub(super) fn new(least: Vec<i64>) -> Self {
         Self { done: vec![false; least.len()], least, at: 0 }
     }
 
     /// Marks an object; the new frontier when it moved and is not the end.
-    fn done(&mut self, object: usize) -> Option<i64> {
+    pub(super) fn done(&mut self, object: usize) -> Option<i64> {
         self.done[object] = true;
         let before = self.at;
         while self.done.get(self.at) == Some(&true) {
@@ -137,47 +196,36 @@ impl Frontier {
     }
 }
 
-/// Takes objects off the queue until it is empty; sends each one's state.
+/// Takes objects off the queue until it is empty; sends what it makes of them.
 async fn work(
-    mut plan: PanePlan,
+    mut intake: Intake,
+    columns: Vec<usize>,
     lake: LakeTable,
     queue: Queue,
-    range: Range,
     progress: Arc<BatchProgress>,
     send: mpsc::Sender<Done>,
 ) -> Result<()> {
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     while let Some((at, object)) = next() {
-        let rows = lake.read(&object, plan.rows.columns());
-        let (reader, counted) = (plan.rows.clone(), Arc::clone(&progress));
-        let rows = rows.map_err(DataFusionError::from).map(move |batch| {
-            let batch = batch?;
-            counted.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-            Ok(in_range(&reader, &batch, range)?)
-        });
-        let states = plan.partial.run(rows).await?;
+        let mut rows = lake.read(&object, &columns);
+        let (mut held, mut bytes) = (Vec::new(), 0);
+        while let Some(batch) = rows.try_next().await? {
+            progress.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+            bytes += batch.get_array_memory_size();
+            held.push(batch);
+            if bytes >= BYTES_AT_ONCE {
+                let taken = intake.take(0, &std::mem::take(&mut held), None).await?;
+                bytes = 0;
+                if send.send(Done { taken, ended: None }).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        let taken = intake.take(0, &held, None).await?;
         progress.objects_done.fetch_add(1, Ordering::Relaxed);
-        if send.send((at, states)).await.is_err() {
+        if send.send(Done { taken, ended: Some(at) }).await.is_err() {
             return Ok(());
         }
     }
     Ok(())
-}
-
-/// The rows of the range that pass the job's filter, with the columns that the plan wants.
-fn in_range(reader: &RowReader, rows: &RecordBatch, range: Range) -> Result<RecordBatch> {
-    let times = reader.times(rows);
-    let mut mask: Option<BooleanArray> = reader.filter(rows)?;
-    if !times.values().iter().all(|time| range.contains(*time)) {
-        let ranged: BooleanArray = times.values().iter().map(|time| Some(range.contains(*time))).collect();
-        mask = Some(match mask {
-            Some(mask) => and(&mask, &ranged)?,
-            None => ranged,
-        });
-    }
-    let wanted = reader.wanted(rows)?;
-    match mask {
-        Some(mask) if mask.true_count() < mask.len() => Ok(filter_record_batch(&wanted, &mask)?),
-        _ => Ok(wanted),
-    }
 }

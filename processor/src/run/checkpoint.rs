@@ -1,7 +1,8 @@
-//! A stream job's ledger: a snapshot of its panes in the object store, then one control record that says it counts.
+//! What a stream job remembers: segments of state in the object store, and one control record that says they count.
 //!
-//! The snapshot is written first; the control record goes into the transaction that also holds the results and the
-//! offsets. A crash between the two leaves an object that nothing refers to.
+//! A segment is what came since the one before, as an Arrow IPC file; now and then one holds everything and takes the
+//! place of all. Segments are written first; the control record goes into the transaction that also holds the results
+//! and the offsets. A crash between the two leaves an object that nothing refers to.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -19,30 +20,72 @@ use topic::{Log, Record, TopicSpec};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a job's control record says: the state after everything below `offsets` has been taken in.
+/// Form of the control record.
+pub(super) const VERSION: u32 = 2;
+
+/// What a job's control record says: the state after everything below the offsets has been taken in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Control {
     /// Form of this record.
     pub(super) version: u32,
-    /// What the plan must share with the one that wrote the state.
-    pub(super) fingerprint: String,
+    /// Who wrote it: a run of the job, and where it runs.
+    pub(super) owner: Owner,
+    /// What the plan must share with the one that wrote the state, by cut: a hash, and the text that was hashed.
+    pub(super) cuts: Vec<(String, String)>,
     /// Commits so far.
     pub(super) epoch: u64,
-    /// Watermark, microseconds since 1970; every window with an end at or before it has been emitted.
+    /// Watermark, microseconds since 1970.
     pub(super) watermark: Option<i64>,
+    /// Every window with an end at or before this has been emitted.
+    pub(super) closed_until: Option<i64>,
     /// Partition, next offset, and greatest bounded event time seen.
     pub(super) partitions: Vec<(i32, i64, Option<i64>)>,
-    /// Object that holds the panes; none when no pane was open.
-    pub(super) snapshot: Option<String>,
-    /// SHA-256 of that object, lower-case hex.
-    pub(super) sha256: Option<String>,
+    /// State, in any order.
+    pub(super) segments: Vec<Segment>,
+    /// How much of the lake has been taken in before the topic is read; none once it has all been.
+    pub(super) lake: Option<LakePosition>,
     /// All windows have been closed; there is nothing to go on with.
     pub(super) finished: bool,
     /// (Row, window) pairs that came too late, so far.
     pub(super) late: u64,
 }
 
-/// Where a job keeps its snapshots.
+/// A run of a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Owner {
+    /// Tells runs apart.
+    pub(super) run: String,
+    /// One more than that of the run before.
+    pub(super) generation: u64,
+    /// Host and process, for people.
+    pub(super) place: String,
+    /// When the run began, RFC 3339.
+    pub(super) since: String,
+}
+
+/// An object that holds state of one cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Segment {
+    /// The cut's fingerprint.
+    pub(super) cut: String,
+    /// Path of the object.
+    pub(super) object: String,
+    /// SHA-256 of the object, lower-case hex.
+    pub(super) sha256: String,
+    /// Rows of state.
+    pub(super) rows: u64,
+}
+
+/// Objects of the lake that have been taken in, of those that end at or before the offsets of the control record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LakePosition {
+    /// Objects taken in, in the order of their least event time.
+    pub(super) done: usize,
+    /// SHA-256 of the names of all the objects, lower-case hex.
+    pub(super) names: String,
+}
+
+/// Where a job keeps its state.
 #[derive(Clone, Debug)]
 pub(super) struct Snapshots {
     pub(super) store: Arc<dyn ObjectStore>,
@@ -50,38 +93,35 @@ pub(super) struct Snapshots {
 }
 
 impl Snapshots {
-    /// Writes the panes; the name and hash of the object, or none when there is no row.
-    pub(super) async fn write(&self, epoch: u64, state: &RecordBatch) -> Result<Option<(String, String)>> {
+    /// Writes state of a cut; none when there is no row.
+    pub(super) async fn write(&self, epoch: u64, cut: &str, state: &RecordBatch) -> Result<Option<Segment>> {
         if state.num_rows() == 0 {
             return Ok(None);
         }
-        let mut bytes = Vec::new();
-        let mut writer = FileWriter::try_new(&mut bytes, &state.schema())?;
-        writer.write(state)?;
-        writer.finish()?;
-        drop(writer);
-        let hash = hex::encode(Sha256::digest(&bytes));
+        let bytes = encode(state)?;
+        let sha256 = hex::encode(Sha256::digest(&bytes));
         // The hash keeps two copies of a job apart until one of them is fenced.
-        let path = self.prefix.clone().join(format!("{epoch:012}-{}.arrow", &hash[..16]));
+        let path = self.prefix.clone().join(format!("{epoch:012}-{}-{}.arrow", &cut[..8], &sha256[..16]));
         self.store.put(&path, PutPayload::from(bytes)).await?;
-        Ok(Some((path.to_string(), hash)))
+        let rows = state.num_rows() as u64;
+        Ok(Some(Segment { cut: cut.to_owned(), object: path.to_string(), sha256, rows }))
     }
 
-    /// Reads the panes that `control` refers to.
-    pub(super) async fn read(&self, control: &Control) -> Result<Vec<RecordBatch>> {
-        let Some(name) = &control.snapshot else { return Ok(Vec::new()) };
+    /// Reads a segment.
+    pub(super) async fn read(&self, segment: &Segment) -> Result<RecordBatch> {
         let gone = |what: &str| {
-            Error::new(ErrorKind::Data, format!("checkpoint object `{name}` {what}"))
+            Error::new(ErrorKind::Data, format!("checkpoint object `{}` {what}", segment.object))
                 .with_hint("point --checkpoint-dir to where the job's checkpoint lies, or begin anew with --restart")
         };
-        let bytes = match self.store.get(&Path::from(name.as_str())).await {
+        let bytes = match self.store.get(&Path::from(segment.object.as_str())).await {
             Ok(object) => object.bytes().await?,
-            Err(error) => return Err(gone("cannot be read").with_source(error)),
+            Err(error @ object_store::Error::NotFound { .. }) => return Err(gone("is not there").with_source(error)),
+            Err(error) => return Err(error.into()),
         };
-        if control.sha256.as_deref() != Some(hex::encode(Sha256::digest(&bytes)).as_str()) {
+        if segment.sha256 != hex::encode(Sha256::digest(&bytes)) {
             return Err(gone("is not what was written"));
         }
-        Ok(FileReader::try_new(Cursor::new(bytes), None)?.collect::<std::result::Result<_, _>>()?)
+        decode(bytes)
     }
 
     /// Removes an object that no control record refers to any more; one that stays behind does no harm.
@@ -90,6 +130,24 @@ impl Snapshots {
             tracing::warn!(object = name, %error, "could not delete an old checkpoint object");
         }
     }
+}
+
+/// State as an Arrow IPC file.
+pub(crate) fn encode(state: &RecordBatch) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut writer = FileWriter::try_new(&mut bytes, &state.schema())?;
+    writer.write(state)?;
+    writer.finish()?;
+    drop(writer);
+    Ok(bytes)
+}
+
+/// What [`encode`] wrote.
+pub(crate) fn decode(bytes: Bytes) -> Result<RecordBatch> {
+    let reader = FileReader::try_new(Cursor::new(bytes), None)?;
+    let schema = reader.schema();
+    let batches: Vec<RecordBatch> = reader.collect::<std::result::Result<_, _>>()?;
+    Ok(arrow::compute::concat_batches(&schema, &batches)?)
 }
 
 /// Creates the topic of control records unless it exists.
@@ -104,7 +162,9 @@ pub(super) async fn read_control(log: &dyn Log, id: &str) -> Result<Option<Contr
     let Some(record) = log.last_by_key(JOBS_TOPIC, id.as_bytes()).await? else { return Ok(None) };
     let value = record.value.unwrap_or_default();
     let control: Control = serde_json::from_slice(&value).map_err(|error| {
-        Error::new(ErrorKind::Data, format!("control record of job `{id}` cannot be read")).with_source(error)
+        Error::new(ErrorKind::Checkpoint, format!("control record of job `{id}` cannot be read"))
+            .with_hint("it was written by another version; begin anew with --restart")
+            .with_source(error)
     })?;
     Ok(Some(control))
 }

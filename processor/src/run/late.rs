@@ -1,45 +1,29 @@
-//! Late rows: which windows a row came too late for, and the record that says so.
+//! Late rows: the record that says which row came too late for which window.
 
 use bytes::Bytes;
-use event::{Event, EventTime};
+use event::EventTime;
 use topic::{Record, StoredRecord};
 
+use crate::engine::LateRow;
 use crate::sink::header;
-use crate::stream::window::WindowSpec;
-
-/// The windows that a row came too late for: those it belongs to that `watermark` has closed.
-pub(super) fn late_windows(spec: WindowSpec, time: i64, watermark: Option<i64>) -> Vec<i64> {
-    let Some(watermark) = watermark else { return Vec::new() };
-    let mut starts: Vec<i64> =
-        spec.windows_of(spec.pane_of(time)).filter(|start| start + spec.size() <= watermark).collect();
-    starts.reverse();
-    starts
-}
 
 /// One late (row, window) pair as a JSON line: the window, by how much it was missed, where the row lies, and the
 /// event itself.
-pub(super) fn late_line(
-    job: &str,
-    spec: WindowSpec,
-    start: i64,
-    watermark: i64,
-    record: &StoredRecord,
-    event: &Event,
-) -> String {
+pub(super) fn late_line(job: &str, late: &LateRow, record: &StoredRecord) -> String {
     let raw = record.value.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
     // Lateness in whole microseconds, printed as seconds with the digits that are there.
-    let lateness = watermark.saturating_sub(event.event_time().micros());
+    let lateness = late.watermark.saturating_sub(late.time);
     format!(
         "{{\"job\":{},\"window_start\":\"{}\",\"window_end\":\"{}\",\"watermark\":\"{}\",\"lateness_seconds\":{},\
-         \"kafka_partition\":{},\"kafka_offset\":{},\"id\":\"{}\",\"event\":{}}}",
+         \"kafka_partition\":{},\"kafka_offset\":{},\"id\":{},\"event\":{}}}",
         serde_json::Value::from(job),
-        micros_text(start),
-        micros_text(start + spec.size()),
-        micros_text(watermark),
+        micros_text(late.start),
+        micros_text(late.end),
+        micros_text(late.watermark),
         lateness as f64 / 1e6,
         record.partition,
         record.offset,
-        event.id,
+        serde_json::Value::from(record.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default()),
         one_line(&raw),
     )
 }
@@ -54,10 +38,10 @@ fn one_line(json: &str) -> std::borrow::Cow<'_, str> {
     if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ").into() } else { json.into() }
 }
 
-/// A late line as a record of the late topic; its key is the event's id.
-pub(super) fn late_record(line: &str, job: &str, id: &str, now_ms: i64) -> Record {
+/// A late line as a record of the late topic; its key is the row's, which is the event's id.
+pub(super) fn late_record(line: &str, job: &str, record: &StoredRecord, now_ms: i64) -> Record {
     Record {
-        key: Some(Bytes::copy_from_slice(id.as_bytes())),
+        key: record.key.clone(),
         value: Some(Bytes::copy_from_slice(line.as_bytes())),
         headers: vec![header("content-type", "application/json"), header("job", job)],
         timestamp_ms: Some(now_ms),

@@ -3,39 +3,43 @@
 //! An epoch is what one read returned; the watermark that decides what is late moves between epochs only. Results,
 //! late rows, offsets and the control record are one transaction. With `debug` nothing is written or committed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
-use event::layout::{JOBS_TOPIC, NOSTR_EVENT_TOPIC, late_topic};
-use event::{Clock, Event, EventBatchBuilder, EventTime, Limits, Origin as RowOrigin};
+use arrow::array::RecordBatch;
+use event::layout::{NOSTR_EVENT_TOPIC, late_topic};
+use event::{Clock, EventTime};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use topic::{Log, Offsets, Reader, Record, StoredRecord, Writer};
+use topic::{Log, OffsetRange, Offsets, Record, StoredRecord};
 
-use super::checkpoint::{Control, Snapshots, control_record, create_jobs_topic, read_control};
-use super::late::{late_line, late_record, late_windows};
-use super::{Range, ordered};
+use super::commit::{Commits, Outbox, State};
+use super::handover::Handover;
+use super::late::{late_line, late_record};
+use super::progress::{PartitionProgress, StreamProgress};
+use super::source::{Source, decode};
+use crate::engine::{Engine, Provenance, Range};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
-use crate::plan::{Assembly, PanePlan};
-use crate::sink::{create_topics, output_records};
-use crate::state::Panes;
-use crate::stream::watermark::Watermarks;
+use crate::lake::LakeTable;
+use crate::sink::{Updates, create_topics, output_records, with_final};
 
 /// How long an epoch waits for its first record.
 const EPOCH_WAIT: Duration = Duration::from_millis(200);
-/// Least time between two commits that carry results.
+/// Least time between two commits that carry results, and between two looks at open windows.
 const COMMIT_WITH_RESULTS: Duration = Duration::from_millis(500);
 /// Longest time between two commits.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(10);
-/// How often the ends of the partitions are asked for.
-const ENDS_INTERVAL: Duration = Duration::from_secs(1);
+/// Least time between two changes of which partitions are read.
+const ALIGN_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes of results that are held before they are committed, whatever the time.
+const OUTBOX_BYTES: usize = 64 * 1024 * 1024;
+/// Late rows that a progress record shows.
+const LATE_SAMPLE: usize = 4;
 
 /// Where a job starts that has no checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +50,20 @@ pub enum Start {
     Latest,
     /// At the first record received at or after an instant.
     At(EventTime),
+    /// With the lake, then at the first record that the lake does not hold.
+    Lake,
+}
+
+/// Which rows a stream emits, and when.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutputMode {
+    /// Each window once, when it closes.
+    #[default]
+    Append,
+    /// The rows that changed, now and then, marked as not final; each window's rows once more when it closes.
+    Update,
+    /// All rows of all open windows, now and then, marked as not final; for the console.
+    Complete,
 }
 
 /// How a stream job runs.
@@ -55,6 +73,8 @@ pub struct StreamSettings {
     pub raw_topic: String,
     /// Where to start without a checkpoint; [`Start::Earliest`] by default.
     pub start: Start,
+    /// The lake of [`Start::Lake`].
+    pub lake: Option<LakeTable>,
     /// Only rows with an event time from this on.
     pub from: Option<EventTime>,
     /// Only rows with an event time before this.
@@ -65,14 +85,19 @@ pub struct StreamSettings {
     pub restart: bool,
     /// Write and commit nothing.
     pub debug: bool,
-    /// Topic for the results; none gives them to the observer only.
+    /// Which rows are emitted; [`OutputMode::Append`] by default.
+    pub output_mode: OutputMode,
+    /// Topic for the results of the query that is not inserted into one; none gives them to the observer only.
     pub output_topic: Option<String>,
-    /// Where snapshots lie; needed unless `debug`.
+    /// Where state lies; needed unless `debug`.
     pub checkpoint: Option<(Arc<dyn ObjectStore>, Path)>,
     /// Records of one epoch at most; what is late is decided once an epoch. 4,096 by default.
     pub epoch_records_max: usize,
     /// A partition that is caught up and has been quiet for so long no longer holds the watermark back; one minute.
     pub idle_timeout: Duration,
+    /// How far a partition may be ahead of the slowest before it waits, in event time; by default the longest window
+    /// and sixteen panes.
+    pub max_drift: Option<event::Span>,
 }
 
 impl Default for StreamSettings {
@@ -80,40 +105,20 @@ impl Default for StreamSettings {
         Self {
             raw_topic: NOSTR_EVENT_TOPIC.to_owned(),
             start: Start::Earliest,
+            lake: None,
             from: None,
             until: None,
             until_latest: false,
             restart: false,
             debug: false,
+            output_mode: OutputMode::Append,
             output_topic: None,
             checkpoint: None,
             epoch_records_max: 4_096,
             idle_timeout: Duration::from_secs(60),
+            max_drift: None,
         }
     }
-}
-
-/// How far a stream has come.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct StreamProgress {
-    /// Epochs so far.
-    pub epoch: u64,
-    /// Records read so far.
-    pub rows_in: u64,
-    /// Rows of closed windows so far.
-    pub rows_out: u64,
-    /// (Row, window) pairs that came too late, so far.
-    pub late: u64,
-    /// Records that hold no event, so far.
-    pub unreadable: u64,
-    /// No row older than this is expected.
-    pub watermark: Option<EventTime>,
-    /// The partition that holds the watermark back.
-    pub held_by: Option<i32>,
-    /// Records between the job and the ends of the partitions.
-    pub lag: u64,
-    /// Rows and bytes of open panes.
-    pub state: (usize, usize),
 }
 
 /// What a stream did, from this start to its end.
@@ -121,11 +126,12 @@ pub type StreamSummary = StreamProgress;
 
 /// Is told what a stream does, as it happens.
 pub trait StreamObserver: Send {
-    /// Rows of closed windows, by ascending window end.
+    /// Rows of an output, by its number: of closed windows, by ascending window end; with an output mode other than
+    /// append, of open ones too, and then the last column says which are final.
     ///
     /// # Errors
     /// Stops the job with what it says.
-    fn rows(&mut self, rows: &RecordBatch) -> Result<()>;
+    fn rows(&mut self, output: usize, rows: &RecordBatch) -> Result<()>;
 
     /// A (row, window) pair that came too late, as one JSON line.
     ///
@@ -150,61 +156,91 @@ pub async fn stream(
     observer: &mut dyn StreamObserver,
     shutdown: CancellationToken,
 ) -> Result<StreamSummary> {
-    let mut run = Run::start(job, log, clock, settings).await?;
+    check_settings(job, &settings)?;
+    let mut run = Box::pin(Run::start(job, log, clock, settings, shutdown.clone())).await?;
+    while run.handover.is_some() && !shutdown.is_cancelled() {
+        Box::pin(run.lake_object(observer)).await?;
+    }
     while !shutdown.is_cancelled() {
+        let started = Instant::now();
         let records = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            records = run.reader.read(run.settings.epoch_records_max, EPOCH_WAIT) => records?,
+            records = run.source.read(run.settings.epoch_records_max, EPOCH_WAIT) => records?,
         };
-        run.epoch(&records, observer).await?;
+        run.progress.durations.read_ms = ms(started);
+        Box::pin(run.epoch(&records, observer)).await?;
         if run.at_end() {
-            run.finish(observer).await?;
+            Box::pin(run.finish(observer)).await?;
             return Ok(run.progress);
         }
     }
-    run.commit(false).await?;
+    Box::pin(run.commit(false, observer)).await?;
     Ok(run.progress)
 }
 
-/// What a transaction of the job writes to, and where its snapshots lie.
-struct Commits {
-    id: String,
-    writer: Box<dyn Writer>,
-    snapshots: Snapshots,
-    last_snapshot: Option<String>,
-    epoch: u64,
-    late_before: u64,
-    at: Instant,
+fn ms(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1_000.0
+}
+
+fn check_settings(job: &Job, settings: &StreamSettings) -> Result<()> {
+    job.can_stream()?;
+    let refuse = |message: &str, hint: &str| Err(Error::new(ErrorKind::Config, message).with_hint(hint));
+    if job.over_all_time() && settings.output_mode == OutputMode::Append && !settings.until_latest {
+        return refuse(
+            "the job aggregates over all time, and all time never ends",
+            "use --output-mode update, or --until-latest, or group by window(…)",
+        );
+    }
+    if settings.output_mode != OutputMode::Append && job.chains_windows() {
+        return refuse(
+            "windows over windows can only be appended: what is not final below cannot be taken back above",
+            "leave --output-mode out",
+        );
+    }
+    let to_topic = settings.output_topic.is_some() || job.outputs().iter().any(|output| output.name.is_some());
+    if settings.output_mode == OutputMode::Complete && to_topic && !settings.debug {
+        return refuse("all open windows again and again are for the console", "use --output-mode update for a topic");
+    }
+    if settings.start == Start::Lake && settings.lake.is_none() {
+        return refuse("a start with the lake needs a lake", "name it with --lake or --raw-events-s3-uri");
+    }
+    Ok(())
 }
 
 /// One run of a job.
 struct Run<'a> {
     job: &'a Job,
-    log: Arc<dyn Log>,
     clock: Clock,
     settings: StreamSettings,
-    pane_plan: PanePlan,
-    assembly: Assembly,
-    panes: Panes,
-    marks: Watermarks,
-    reader: Box<dyn Reader>,
+    engine: Engine<'a>,
+    source: Source,
     commits: Option<Commits>,
-    results: Vec<Record>,
-    late: Vec<Record>,
-    /// Ends of the partitions, and when they were asked for.
-    ends: HashMap<i32, i64>,
-    ends_at: Instant,
+    /// Topic of each output, where it has one and anything is written.
+    topics: Vec<Option<String>>,
+    outbox: Outbox,
+    outbox_bytes: usize,
+    updates: Updates,
+    /// When open windows were last looked at.
+    looked: Instant,
+    aligned: Instant,
+    drift: i64,
+    /// The lake, until it is taken in.
+    handover: Option<Handover>,
     /// Ends at the start, with `until_latest`.
     stop_at: Option<HashMap<i32, i64>>,
-    /// When a partition last gave a record.
-    heard: HashMap<i32, Instant>,
-    started: Instant,
+    late_before: u64,
     progress: StreamProgress,
 }
 
 impl<'a> Run<'a> {
-    async fn start(job: &'a Job, log: Arc<dyn Log>, clock: Clock, settings: StreamSettings) -> Result<Self> {
+    async fn start(
+        job: &'a Job,
+        log: Arc<dyn Log>,
+        clock: Clock,
+        settings: StreamSettings,
+        shutdown: CancellationToken,
+    ) -> Result<Self> {
         let ranges = log.ranges(&settings.raw_topic).await.map_err(|error| {
             let missing = error.kind() == topic::ErrorKind::NotFound;
             let error = Error::from(error);
@@ -214,329 +250,378 @@ impl<'a> Run<'a> {
                 error
             }
         })?;
-        let mut control = None;
+        let named = job.outputs().iter().map(|output| output.name.clone().or_else(|| settings.output_topic.clone()));
+        let topics: Vec<Option<String>> = named.map(|name| name.filter(|_| !settings.debug)).collect();
+        let range = Range::new(settings.from, settings.until);
+        let partitions = ranges.iter().map(|range| (0, range.partition));
+        let mut engine = Engine::new(job, range, vec![job.delay().micros()], partitions).await?;
+        if settings.output_mode != OutputMode::Append {
+            engine.keep_touched();
+        }
+        let mut from = Vec::new();
+        let mut handover = None;
+        let mut resumed = false;
         let mut commits = None;
         if !settings.debug {
-            let (found, opened) = open_commits(job, log.as_ref(), &settings).await?;
-            control = found;
-            commits = Some(opened);
-        }
-        let assembly = job.plan.assembly().await?;
-        let mut panes = Panes::new(job.plan.cut.spec, &assembly);
-        let mut marks = Watermarks::new(job.delay().micros(), ranges.iter().map(|range| range.partition));
-        let mut from = start_offsets(log.as_ref(), &settings, &ranges).await?;
-        if let (Some(control), Some(commits)) = (&control, &mut commits) {
-            panes.restore(&commits.snapshots.read(control).await?, control.watermark)?;
-            marks.restore(control.watermark, control.partitions.iter().map(|(partition, _, mark)| (*partition, *mark)));
-            for (partition, offset, _) in &control.partitions {
-                from.retain(|(other, _)| other != partition);
-                from.push((*partition, *offset));
+            engine.keep_fresh();
+            for topic in topics.iter().flatten() {
+                create_topics(log.as_ref(), topic).await?;
             }
-            commits.take_up(control);
+            let place = settings.checkpoint.clone().ok_or_else(|| {
+                Error::new(ErrorKind::Config, "a stream that commits needs a place for its checkpoint")
+            })?;
+            let id = job_id(job, &settings, &topics, &place.1);
+            let opened =
+                Commits::open(job, Arc::clone(&log), clock.clone(), id, place, settings.restart, shutdown).await?;
+            resumed = opened.1;
+            commits = Some(opened.0);
         }
+        if let Some(commits) = commits.as_mut().filter(|_| resumed) {
+            let control = commits.control.clone();
+            let marks = control.partitions.iter().map(|(partition, _, mark)| ((0, *partition), *mark));
+            engine.restore(control.watermark, control.closed_until, marks);
+            for (cut, state) in commits.restore(job).await? {
+                engine.restore_state(cut, &state)?;
+            }
+            from = control.partitions.iter().map(|(partition, offset, _)| (*partition, *offset)).collect();
+            if let Some(position) = &control.lake {
+                let lake = settings.lake.clone().ok_or_else(|| {
+                    Error::new(ErrorKind::Config, "the job was stopped while it read the lake")
+                        .with_hint("name the lake again with --start lake, or begin anew with --restart")
+                })?;
+                handover = Some(Handover::resume(lake, &from, position).await?);
+            }
+        } else if settings.start == Start::Lake
+            && let Some(lake) = settings.lake.clone()
+        {
+            let begun = Handover::begin(lake, &ranges).await?;
+            from = begun.offsets().clone();
+            handover = Some(begun);
+        }
+        start_offsets(log.as_ref(), &settings, &ranges, resumed, &mut from).await?;
         let ends: HashMap<i32, i64> = ranges.iter().map(|range| (range.partition, range.end)).collect();
+        let source = Source::open(log, &settings.raw_topic, from, ends.clone()).await?;
         let now = Instant::now();
-        Ok(Self {
-            reader: log.reader(&settings.raw_topic, from).await?,
-            stop_at: settings.until_latest.then(|| ends.clone()),
-            pane_plan: job.plan.pane_plan().await?,
+        let mut run = Self {
+            stop_at: settings.until_latest.then_some(ends),
+            late_before: commits.as_ref().map_or(0, |commits| commits.control.late),
+            drift: settings.max_drift.map_or_else(|| job.drift(), event::Span::micros),
+            progress: StreamProgress { name: job.name().to_owned(), ..StreamProgress::default() },
             job,
-            log,
             clock,
             settings,
-            assembly,
-            panes,
-            marks,
+            engine,
+            source,
             commits,
-            ends,
-            results: Vec::new(),
-            late: Vec::new(),
-            ends_at: now,
-            heard: HashMap::new(),
-            started: now,
-            progress: StreamProgress::default(),
-        })
+            topics,
+            outbox: Vec::new(),
+            outbox_bytes: 0,
+            updates: Updates::default(),
+            looked: now,
+            aligned: now,
+            handover,
+        };
+        run.claim().await?;
+        Ok(run)
+    }
+
+    /// Puts this run's name into the control record.
+    async fn claim(&mut self) -> Result<()> {
+        let partitions = self.partitions();
+        let lake = self.handover.as_ref().map(Handover::position);
+        let Some(commits) = &mut self.commits else { return Ok(()) };
+        commits.control.partitions = partitions;
+        commits.control.watermark = self.engine.watermark();
+        commits.control.lake = lake;
+        self.progress.id.clone_from(&commits.id);
+        self.progress.run_id.clone_from(&commits.control.owner.run);
+        commits.claim(None).await
+    }
+
+    fn partitions(&self) -> Vec<(i32, i64, Option<i64>)> {
+        let marks: HashMap<i32, Option<i64>> =
+            self.engine.marks().marks().map(|((_, partition), mark)| (partition, mark)).collect();
+        let positions = self.source.positions().into_iter();
+        positions.map(|(p, offset)| (p, offset, marks.get(&p).copied().flatten())).collect()
     }
 
     /// Takes one read in, moves the watermark, closes what it has reached, and commits when it is time.
     async fn epoch(&mut self, records: &[StoredRecord], observer: &mut dyn StreamObserver) -> Result<()> {
+        let before = std::mem::take(&mut self.progress.partitions);
+        let started = Instant::now();
         if !records.is_empty() {
-            let rows = self.decode(records)?;
-            let kept = self.admit(&rows, records, observer)?;
-            for state in self.pane_plan.partial.run_batches(vec![kept]).await? {
-                self.panes.add(&state)?;
-            }
-            let now = Instant::now();
-            self.heard.extend(records.iter().map(|record| (record.partition, now)));
+            self.take(records, observer).await?;
         }
-        self.refresh_ends().await?;
-        let before = self.marks.current();
-        let idle = self.idle();
-        let watermark = self.marks.advance(|partition| idle.contains(&partition));
-        if watermark > before {
-            self.close(watermark, observer).await?;
+        for partition in self.source.refresh().await? {
+            tracing::info!(partition, "a partition was added; it is read from its start");
+            self.engine.add_source((0, partition));
         }
-        self.note_progress(&idle);
-        observer.progress(&self.progress);
+        self.progress.durations.add_ms = ms(started);
+        let closing = Instant::now();
+        let idle = self.source.idle(self.settings.idle_timeout);
+        let mut out = Out::new(self.job, &self.settings, &self.topics, self.clock.now_ms(), observer);
+        out.updates = Some(&mut self.updates);
+        let mut emit = |output: usize, rows: RecordBatch| out.rows(output, rows, true);
+        self.engine.end_epoch(|(_, partition)| idle.contains(&partition), &mut emit).await?;
+        out.into_outbox(&mut self.outbox, &mut self.outbox_bytes, &mut self.progress.rows_out);
+        self.align(&idle).await?;
+        self.progress.durations.close_ms = ms(closing);
+        let committing = Instant::now();
         let since = self.commits.as_ref().map_or(Duration::ZERO, |commits| commits.at.elapsed());
-        let results = !self.results.is_empty() || !self.late.is_empty();
-        if since >= COMMIT_INTERVAL || (results && since >= COMMIT_WITH_RESULTS) {
-            self.commit(false).await?;
+        let results = !self.outbox.is_empty();
+        if self.settings.output_mode != OutputMode::Append && self.looked.elapsed() >= COMMIT_WITH_RESULTS {
+            self.look(observer).await?;
         }
+        let full = self.outbox_bytes >= OUTBOX_BYTES;
+        let committed = full || since >= COMMIT_INTERVAL || (results && since >= COMMIT_WITH_RESULTS);
+        if committed {
+            self.commit(false, observer).await?;
+        }
+        self.progress.durations.commit_ms = if committed { ms(committing) } else { 0.0 };
+        self.note_progress(records.len() as u64, &idle, &before);
+        observer.progress(&self.progress);
+        Ok(())
+    }
+
+    /// Records to rows to panes; what came too late goes to the late topic.
+    async fn take(&mut self, records: &[StoredRecord], observer: &mut dyn StreamObserver) -> Result<()> {
+        // A job may read other tables than the topic's.
+        let Some(table) = self.job.plan.tables.first() else { return Ok(()) };
+        let rows = decode(records, &table.columns)?;
+        self.progress.unreadable += rows.unreadable;
+        self.progress.rows_in += records.len() as u64;
+        let from = Provenance { partitions: &rows.partitions, received: Some(&rows.received) };
+        let now_ms = self.clock.now_ms();
+        let mut out = Out::new(self.job, &self.settings, &self.topics, now_ms, observer);
+        let late = self.engine.rows(0, &rows.batch, from, &mut |output, rows| out.rows(output, rows, true)).await?;
+        out.into_outbox(&mut self.outbox, &mut self.outbox_bytes, &mut self.progress.rows_out);
+        let mut dropped = HashSet::new();
+        for late in &late {
+            let record = &records[rows.sources[late.row]];
+            let line = late_line(self.job.name(), late, record);
+            self.progress.late += 1;
+            if late.for_all && dropped.insert(late.row) {
+                self.progress.late_rows += 1;
+            }
+            for topic in self.topics.iter().flatten() {
+                let record = late_record(&line, self.job.name(), record, now_ms);
+                self.outbox_bytes += line.len();
+                push(&mut self.outbox, &late_topic(topic), vec![record]);
+            }
+            observer.late(&line)?;
+            if self.progress.late_sample.len() == LATE_SAMPLE {
+                self.progress.late_sample.remove(0);
+            }
+            self.progress.late_sample.push(line);
+        }
+        Ok(())
+    }
+
+    /// Takes one object of the lake in.
+    async fn lake_object(&mut self, observer: &mut dyn StreamObserver) -> Result<()> {
+        let Some(handover) = &mut self.handover else { return Ok(()) };
+        let now_ms = self.clock.now_ms();
+        let mut out = Out::new(self.job, &self.settings, &self.topics, now_ms, observer);
+        let mut emit = |output: usize, rows: RecordBatch| out.rows(output, rows, true);
+        let rows_in = handover.next(self.job, &mut self.engine, &mut emit).await?;
+        let left = handover.left();
+        if left == 0 {
+            self.handover = None;
+        }
+        out.into_outbox(&mut self.outbox, &mut self.outbox_bytes, &mut self.progress.rows_out);
+        self.progress.rows_in += rows_in;
+        self.progress.lake_objects_left = left;
+        let due = self.commits.as_ref().is_some_and(|commits| commits.at.elapsed() >= COMMIT_INTERVAL);
+        if left == 0 || due || self.outbox_bytes >= OUTBOX_BYTES {
+            self.commit(false, observer).await?;
+        }
+        self.note_progress(rows_in, &HashSet::new(), &[]);
+        observer.progress(&self.progress);
         Ok(())
     }
 
     /// Closes all windows and marks the job finished.
     async fn finish(&mut self, observer: &mut dyn StreamObserver) -> Result<()> {
-        self.close(None, observer).await?;
-        self.note_progress(&[]);
+        let mut out = Out::new(self.job, &self.settings, &self.topics, self.clock.now_ms(), observer);
+        out.updates = Some(&mut self.updates);
+        self.engine.finish(&mut |output, rows| out.rows(output, rows, true)).await?;
+        out.into_outbox(&mut self.outbox, &mut self.outbox_bytes, &mut self.progress.rows_out);
+        self.note_progress(0, &HashSet::new(), &[]);
         observer.progress(&self.progress);
-        self.commit(true).await
+        self.commit(true, observer).await
     }
 
-    /// Records to rows; a record that holds no event is counted.
-    fn decode(&mut self, records: &[StoredRecord]) -> Result<Rows> {
-        let mut builder = EventBatchBuilder::new();
-        let mut sources = Vec::with_capacity(records.len());
-        let limits = Limits::default();
-        for (at, record) in records.iter().enumerate() {
-            let raw = record.value.as_deref().unwrap_or_default();
-            match Event::parse(raw, &limits) {
-                Ok(event) => {
-                    let origin = RowOrigin {
-                        relay: record.header(event::layout::HEADER_RELAY),
-                        received_at_ms: Some(record.timestamp_ms),
-                        phase: record.header(event::layout::HEADER_PHASE),
-                        partition: record.partition,
-                        offset: record.offset,
-                    };
-                    builder.append(&event, &origin, raw);
-                    sources.push(at);
-                }
-                Err(rejection) => {
-                    self.progress.unreadable += 1;
-                    tracing::warn!(
-                        partition = record.partition,
-                        offset = record.offset,
-                        reason = rejection.reason.as_str(),
-                        "a record of the raw topic holds no event"
-                    );
-                }
-            }
+    /// Emits what is in open windows and has changed.
+    async fn look(&mut self, observer: &mut dyn StreamObserver) -> Result<()> {
+        self.looked = Instant::now();
+        let all = self.settings.output_mode == OutputMode::Complete;
+        let mut out = Out::new(self.job, &self.settings, &self.topics, self.clock.now_ms(), observer);
+        out.updates = Some(&mut self.updates);
+        self.engine.changed(all, &mut |output, rows| out.rows(output, rows, false)).await?;
+        out.into_outbox(&mut self.outbox, &mut self.outbox_bytes, &mut self.progress.rows_out);
+        Ok(())
+    }
+
+    /// Lets no partition run far ahead of the others: its rows would only fill panes that cannot close.
+    async fn align(&mut self, idle: &HashSet<i32>) -> Result<()> {
+        if self.aligned.elapsed() < ALIGN_INTERVAL {
+            return Ok(());
         }
-        self.progress.rows_in += records.len() as u64;
-        let batch = builder.finish().project(self.pane_plan.rows.columns())?;
-        Ok(Rows { batch, sources })
-    }
-
-    /// Decides every row against the frozen watermark: late for some windows, for all of them, or for none.
-    fn admit(
-        &mut self,
-        rows: &Rows,
-        records: &[StoredRecord],
-        observer: &mut dyn StreamObserver,
-    ) -> Result<RecordBatch> {
-        let spec = self.job.plan.cut.spec;
-        let reader = self.pane_plan.rows.clone();
-        let wanted = reader.filter(&rows.batch)?;
-        let watermark = self.marks.current();
-        let range = Range::new(self.settings.from, self.settings.until);
-        let mut keep = Vec::with_capacity(rows.sources.len());
-        for (row, (source, time)) in rows.sources.iter().zip(reader.times(&rows.batch).values()).enumerate() {
-            let record = &records[*source];
-            self.marks.observe(record.partition, *time, record.timestamp_ms.saturating_mul(1_000));
-            let wanted = range.contains(*time) && wanted.as_ref().is_none_or(|mask| mask.value(row));
-            if wanted {
-                for start in late_windows(spec, *time, watermark) {
-                    self.note_late(start, watermark.unwrap_or(*time), record, observer)?;
-                }
-            }
-            keep.push(wanted && watermark.is_none_or(|watermark| spec.last_end(spec.pane_of(*time)) > watermark));
-        }
-        let batch = reader.wanted(&rows.batch)?;
-        Ok(filter_record_batch(&batch, &BooleanArray::from(keep))?)
-    }
-
-    fn note_late(
-        &mut self,
-        start: i64,
-        watermark: i64,
-        record: &StoredRecord,
-        observer: &mut dyn StreamObserver,
-    ) -> Result<()> {
-        let raw = record.value.as_deref().unwrap_or_default();
-        let event = Event::parse(raw, &Limits::default())
-            .map_err(|rejection| Error::internal(format!("a row that was read is no event: {}", rejection.detail)))?;
-        let line = late_line(self.job.name(), self.job.plan.cut.spec, start, watermark, record, &event);
-        self.progress.late += 1;
-        if self.writes_topic() {
-            self.late.push(late_record(&line, self.job.name(), &event.id.to_string(), self.clock.now_ms()));
-        }
-        observer.late(&line)
-    }
-
-    fn writes_topic(&self) -> bool {
-        self.settings.output_topic.is_some() && self.commits.is_some()
-    }
-
-    /// Emits the windows that `watermark` has reached.
-    async fn close(&mut self, watermark: Option<i64>, observer: &mut dyn StreamObserver) -> Result<()> {
-        let (job, now_ms, to_topic) = (self.job, self.clock.now_ms(), self.writes_topic());
-        let (results, progress) = (&mut self.results, &mut self.progress);
-        let mut emit = |rows: RecordBatch| {
-            let rows = ordered(job, rows)?;
-            progress.rows_out += rows.num_rows() as u64;
-            if to_topic {
-                results.extend(output_records(job, &rows, now_ms)?);
-            }
-            observer.rows(&rows)
-        };
-        self.panes.close(watermark, &mut self.assembly, &mut emit).await
+        self.aligned = Instant::now();
+        let ahead = self.engine.marks().ahead(self.drift, |(_, partition)| idle.contains(&partition));
+        let ahead: Vec<i32> = ahead.into_iter().map(|(_, partition)| partition).collect();
+        self.source.hold_back(&ahead).await
     }
 
     /// Snapshot, then one transaction: results, late rows, control record, offsets.
-    async fn commit(&mut self, finished: bool) -> Result<()> {
+    async fn commit(&mut self, finished: bool, observer: &mut dyn StreamObserver) -> Result<()> {
+        if self.settings.output_mode == OutputMode::Update && !finished && self.commits.is_some() {
+            self.look(observer).await?;
+        }
+        let partitions = self.partitions();
+        let lake = self.handover.as_ref().map(Handover::position);
         let Some(commits) = &mut self.commits else { return Ok(()) };
-        let positions = self.reader.positions();
-        let epoch = commits.epoch + 1;
-        let snapshot = commits.snapshots.write(epoch, &self.panes.snapshot()?).await?;
-        let marks: HashMap<i32, Option<i64>> = self.marks.marks().collect();
-        let (object, sha256) = snapshot.unzip();
-        let control = Control {
-            version: 1,
-            fingerprint: self.job.plan.fingerprint(),
-            epoch,
-            watermark: self.marks.current(),
-            partitions: positions.iter().map(|(p, offset)| (*p, *offset, marks.get(p).copied().flatten())).collect(),
-            snapshot: object,
-            sha256,
-            finished,
-            late: commits.late_before + self.progress.late,
+        let positions: Offsets = partitions.iter().map(|(partition, offset, _)| (*partition, *offset)).collect();
+        let state = match commits.wants_whole() {
+            true => State::Whole(self.engine.whole().await?),
+            false => State::Fresh(self.engine.fresh().await?),
         };
-        let writer = &mut commits.writer;
-        writer.begin().await?;
-        if let Some(topic) = &self.settings.output_topic {
-            writer.send(topic, std::mem::take(&mut self.results)).await?;
-            writer.send(&late_topic(topic), std::mem::take(&mut self.late)).await?;
-        }
-        writer.send(JOBS_TOPIC, vec![control_record(&commits.id, &control, self.clock.now_ms())?]).await?;
-        writer.send_offsets(&commits.id, &self.settings.raw_topic, &positions).await?;
-        writer.commit().await?;
-        if let Some(old) = std::mem::replace(&mut commits.last_snapshot, control.snapshot)
-            && commits.last_snapshot.as_ref() != Some(&old)
-        {
-            commits.snapshots.forget(&old).await;
-        }
-        commits.epoch = epoch;
-        commits.at = Instant::now();
+        let mut control = commits.control.clone();
+        control.watermark = self.engine.watermark();
+        control.closed_until = self.engine.closed_until();
+        control.partitions = partitions;
+        control.finished = finished;
+        control.late = self.late_before + self.progress.late;
+        let offsets = lake.is_none().then_some((self.settings.raw_topic.as_str(), &positions));
+        control.lake = lake;
+        commits.commit(control, state, &self.outbox, offsets).await?;
+        self.outbox.clear();
+        self.outbox_bytes = 0;
+        self.progress.commits = commits.control.epoch;
         Ok(())
-    }
-
-    async fn refresh_ends(&mut self) -> Result<()> {
-        if self.ends_at.elapsed() >= ENDS_INTERVAL {
-            let ranges = self.log.ranges(&self.settings.raw_topic).await?;
-            self.ends = ranges.iter().map(|range| (range.partition, range.end)).collect();
-            self.ends_at = Instant::now();
-        }
-        Ok(())
-    }
-
-    /// Partitions that are caught up and have been quiet for the idle time-out.
-    fn idle(&self) -> Vec<i32> {
-        let quiet = |partition: i32| {
-            self.heard.get(&partition).unwrap_or(&self.started).elapsed() >= self.settings.idle_timeout
-        };
-        let caught_up = |partition: i32, offset: i64| self.ends.get(&partition).is_none_or(|end| offset >= *end);
-        let positions = self.reader.positions().into_iter();
-        positions.filter(|(p, offset)| caught_up(*p, *offset) && quiet(*p)).map(|(p, _)| p).collect()
     }
 
     /// Whether everything that was there at the start has been read, with `until_latest`.
     fn at_end(&self) -> bool {
         let Some(stop_at) = &self.stop_at else { return false };
-        self.reader.positions().iter().all(|(partition, offset)| stop_at.get(partition).is_none_or(|end| offset >= end))
+        self.source.positions().iter().all(|(partition, offset)| stop_at.get(partition).is_none_or(|end| offset >= end))
     }
 
-    fn note_progress(&mut self, idle: &[i32]) {
-        let lag = self
-            .reader
-            .positions()
-            .iter()
-            .map(|(p, offset)| (self.ends.get(p).unwrap_or(offset) - offset).max(0))
-            .sum::<i64>();
+    fn note_progress(&mut self, rows: u64, idle: &HashSet<i32>, before: &[PartitionProgress]) {
         let progress = &mut self.progress;
         progress.epoch += 1;
-        progress.watermark = self.marks.current().and_then(EventTime::from_micros);
-        progress.held_by = self.marks.held_by(|partition| idle.contains(&partition));
-        progress.lag = u64::try_from(lag).unwrap_or(0);
-        progress.state = self.panes.size();
+        progress.epoch_rows_in = rows;
+        progress.timestamp = EventTime::from_millis(self.clock.now_ms());
+        progress.watermark = self.engine.watermark().and_then(EventTime::from_micros);
+        let held_by = self.engine.marks().held_by(|(_, partition)| idle.contains(&partition));
+        progress.held_by = held_by.map(|(_, partition)| partition);
+        progress.lag = self.source.lag();
+        let size = self.engine.size();
+        progress.state = (size.rows, size.bytes);
+        progress.panes = self.engine.panes();
+        let started: HashMap<i32, i64> = before.iter().map(|p| (p.partition, p.end_offset)).collect();
+        let marks: HashMap<i32, Option<i64>> =
+            self.engine.marks().marks().map(|((_, partition), mark)| (partition, mark)).collect();
+        let partition = |(partition, offset): (i32, i64)| PartitionProgress {
+            partition,
+            start_offset: started.get(&partition).copied().unwrap_or(offset),
+            end_offset: offset,
+            latest_offset: self.source.end(partition).unwrap_or(offset).max(offset),
+            mark: marks.get(&partition).copied().flatten().and_then(EventTime::from_micros),
+            idle: idle.contains(&partition),
+            paused: self.source.is_paused(partition),
+        };
+        progress.partitions = self.source.positions().into_iter().map(partition).collect();
     }
 }
 
-/// Rows decoded from records, and which record each came from.
-struct Rows {
-    batch: RecordBatch,
-    sources: Vec<usize>,
+/// Where the rows of one call to the engine go: to their topics, and to the observer.
+struct Out<'o> {
+    job: &'o Job,
+    mode: OutputMode,
+    topics: &'o [Option<String>],
+    now_ms: i64,
+    observer: &'o mut dyn StreamObserver,
+    updates: Option<&'o mut Updates>,
+    outbox: Outbox,
+    bytes: usize,
+    rows_out: u64,
 }
 
-impl Commits {
-    fn take_up(&mut self, control: &Control) {
-        self.epoch = control.epoch;
-        self.late_before = control.late;
-        self.last_snapshot.clone_from(&control.snapshot);
+impl<'o> Out<'o> {
+    fn new(
+        job: &'o Job,
+        settings: &StreamSettings,
+        topics: &'o [Option<String>],
+        now_ms: i64,
+        observer: &'o mut dyn StreamObserver,
+    ) -> Self {
+        let mode = settings.output_mode;
+        Self { job, mode, topics, now_ms, observer, updates: None, outbox: Vec::new(), bytes: 0, rows_out: 0 }
+    }
+
+    fn rows(&mut self, output: usize, rows: RecordBatch, is_final: bool) -> Result<()> {
+        let mut rows = if self.mode == OutputMode::Append { rows } else { with_final(&rows, is_final)? };
+        if let Some(updates) = self.updates.as_deref_mut().filter(|_| self.mode == OutputMode::Update) {
+            match is_final {
+                true => updates.forget(self.job, output, &rows)?,
+                false => rows = updates.changed(self.job, output, rows)?,
+            }
+        }
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        self.rows_out += rows.num_rows() as u64;
+        if let Some(topic) = &self.topics[output] {
+            let records = output_records(self.job, output, &rows, self.now_ms)?;
+            self.bytes +=
+                records.iter().map(|record| record.value.as_ref().map_or(0, |value| value.len()) + 256).sum::<usize>();
+            push(&mut self.outbox, topic, records);
+        }
+        self.observer.rows(output, &rows)
+    }
+
+    fn into_outbox(self, outbox: &mut Outbox, bytes: &mut usize, rows_out: &mut u64) {
+        for (topic, records) in self.outbox {
+            push(outbox, &topic, records);
+        }
+        *bytes += self.bytes;
+        *rows_out += self.rows_out;
     }
 }
 
-/// Fences older copies of the job, and reads where the last one left off.
-async fn open_commits(job: &Job, log: &dyn Log, settings: &StreamSettings) -> Result<(Option<Control>, Commits)> {
-    let (store, prefix) = settings
-        .checkpoint
-        .clone()
-        .ok_or_else(|| Error::new(ErrorKind::Config, "a stream that commits needs a place for its checkpoint"))?;
-    let id = job_id(job, settings, &prefix);
-    create_jobs_topic(log).await?;
-    if let Some(output) = &settings.output_topic {
-        create_topics(log, output).await?;
+fn push(outbox: &mut Outbox, topic: &str, records: Vec<Record>) {
+    match outbox.iter_mut().find(|(name, _)| name == topic) {
+        Some((_, held)) => held.extend(records),
+        None => outbox.push((topic.to_owned(), records)),
     }
-    let writer = log.writer(Some(&id)).await?;
-    let control = if settings.restart { None } else { read_control(log, &id).await? };
-    if let Some(control) = &control {
-        check_control(job, &id, control)?;
-    }
-    let snapshots = Snapshots { store, prefix: prefix.join(id.as_str()) };
-    let commits = Commits { id, writer, snapshots, last_snapshot: None, epoch: 0, late_before: 0, at: Instant::now() };
-    Ok((control, commits))
 }
 
 /// One job is one name over one topic and range with one window, one output and one checkpoint.
-fn job_id(job: &Job, settings: &StreamSettings, prefix: &Path) -> String {
+fn job_id(job: &Job, settings: &StreamSettings, topics: &[Option<String>], prefix: &Path) -> String {
     let (size, slide) = job.window();
-    let output = settings.output_topic.as_deref().unwrap_or_default();
-    let rest = format!("{}\n{:?}\n{:?}\n{output}\n{prefix}", settings.raw_topic, settings.from, settings.until);
+    let output: Vec<&str> = topics.iter().map(|topic| topic.as_deref().unwrap_or_default()).collect();
+    let rest =
+        format!("{}\n{:?}\n{:?}\n{}\n{prefix}", settings.raw_topic, settings.from, settings.until, output.join(","));
+    let (size, slide) = (size.micros(), slide.micros());
     format!("tidegate.{}.{size}.{slide}.{}", job.name(), hex::encode(&Sha256::digest(rest)[..4]))
 }
 
-fn check_control(job: &Job, id: &str, control: &Control) -> Result<()> {
-    if control.finished {
-        return Err(Error::new(ErrorKind::Config, format!("job `{id}` has finished: it closed all its windows"))
-            .with_hint("begin anew with --restart, or look without committing with --debug"));
-    }
-    if control.fingerprint != job.plan.fingerprint() {
-        return Err(Error::new(
-            ErrorKind::Checkpoint,
-            format!("checkpoint of job `{id}` holds the state of another query"),
-        )
-        .with_hint(
-            "what stands below the window has changed; begin anew with --restart, or name another --checkpoint-dir",
-        ));
-    }
+/// Adds to `from` where each partition starts that it does not name: where the settings say, or, for one that was
+/// added since the checkpoint, at its first record.
+async fn start_offsets(
+    log: &dyn Log,
+    settings: &StreamSettings,
+    ranges: &[OffsetRange],
+    resumed: bool,
+    from: &mut Offsets,
+) -> Result<()> {
+    let starts: Offsets = match settings.start {
+        Start::Latest if !resumed => ranges.iter().map(|range| (range.partition, range.end)).collect(),
+        Start::At(time) if !resumed => log.offsets_at(&settings.raw_topic, time.micros().div_euclid(1_000)).await?,
+        _ => ranges.iter().map(|range| (range.partition, range.start)).collect(),
+    };
+    let known: HashSet<i32> = from.iter().map(|(partition, _)| *partition).collect();
+    from.extend(starts.into_iter().filter(|(partition, _)| !known.contains(partition)));
     Ok(())
-}
-
-async fn start_offsets(log: &dyn Log, settings: &StreamSettings, ranges: &[topic::OffsetRange]) -> Result<Offsets> {
-    Ok(match settings.start {
-        Start::Earliest => ranges.iter().map(|range| (range.partition, range.start)).collect(),
-        Start::Latest => ranges.iter().map(|range| (range.partition, range.end)).collect(),
-        Start::At(time) => log.offsets_at(&settings.raw_topic, time.micros().div_euclid(1_000)).await?,
-    })
 }

@@ -50,6 +50,11 @@ impl WindowSpec {
         self.slide
     }
 
+    /// Where windows start, modulo the slide.
+    pub(crate) const fn origin(self) -> i64 {
+        self.origin
+    }
+
     /// Length of a pane.
     pub(crate) const fn pane_width(self) -> i64 {
         gcd(self.size, self.slide)
@@ -64,6 +69,11 @@ impl WindowSpec {
     pub(crate) fn windows_of(self, pane: i64) -> impl Iterator<Item = i64> {
         let last = pane - (pane - self.origin).rem_euclid(self.slide);
         (0..).map(move |back| last - back * self.slide).take_while(move |start| start + self.size > pane)
+    }
+
+    /// The least window end after `time`.
+    pub(crate) const fn end_after(self, time: i64) -> i64 {
+        time + self.slide - (time - self.origin - self.size).rem_euclid(self.slide)
     }
 
     /// End of the last window that holds `pane`: when the watermark has reached it, the pane is of no more use.
@@ -112,6 +122,14 @@ mod tests {
                     prop_assert!(spec.last_end(pane) >= start + spec.size());
                 }
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_next_end_is_the_first_aligned_one(spec in specs(), time in -100_000..100_000_i64) {
+            let aligned = |end: &i64| (end - spec.size() - spec.origin).rem_euclid(spec.slide()) == 0;
+            prop_assert_eq!(Some(spec.end_after(time)), (time + 1..).find(aligned));
         }
     }
 

@@ -1,0 +1,380 @@
+//! One run of a job, without any input or output: rows in, state kept, rows of closed windows out.
+//!
+//! ```text
+//! rows ──intake──▶ panes of each cut ──close──▶ closed windows ──┬──▶ queries ──▶ output rows
+//!        (late?)                      (watermark)                └──▶ panes of cuts above
+//! ```
+//!
+//! Batch, stream and the test driver all run this; they differ in where rows come from and in who says how far time
+//! has come. What an engine does is a function of the calls made to it: nothing here reads a clock.
+
+mod intake;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
+
+pub(crate) use intake::{Intake, LateRow, Range, Taken, select_leaf};
+
+use crate::error::{Error, Result};
+use crate::job::Job;
+use crate::plan::cut::{Cut, Kind};
+use crate::plan::physical::{Assembly, closed_for};
+use crate::plan::slot::SlotPlan;
+use crate::state::{BEGIN_OF_TIME, END_OF_TIME, Panes, Size};
+use crate::stream::watermark::{Source, Watermarks};
+
+/// State rows that are merged and evaluated in one run, when many windows close at once.
+const ROWS_AT_ONCE: usize = 64 * 1024;
+
+/// Takes the rows of a query, by its number.
+pub(crate) type Emit<'a> = dyn FnMut(usize, RecordBatch) -> Result<()> + Send + 'a;
+
+/// One run of a job.
+#[derive(Debug)]
+pub(crate) struct Engine<'a> {
+    job: &'a Job,
+    intake: Intake,
+    panes: Vec<Panes>,
+    assemblies: Vec<Assembly>,
+    /// Plans from closed windows to the panes of the cuts that stand above others.
+    above: Vec<Option<SlotPlan>>,
+    /// Plans of the queries that read closed windows.
+    queries: Vec<Option<SlotPlan>>,
+    marks: Watermarks,
+    /// Every window with an end at or before this has been emitted.
+    closed_until: i64,
+    range: Range,
+}
+
+/// Where the rows of a batch come from, and when they were received.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Provenance<'a> {
+    /// Partition of each row.
+    pub(crate) partitions: &'a [i32],
+    /// Received time of each row, microseconds since 1970; none where nobody noted it.
+    pub(crate) received: Option<&'a [i64]>,
+}
+
+impl<'a> Engine<'a> {
+    /// An engine without rows; `delays` has how far the watermark trails each of the job's tables, and `sources` every
+    /// partition there is.
+    pub(crate) async fn new(
+        job: &'a Job,
+        range: Range,
+        delays: Vec<i64>,
+        sources: impl IntoIterator<Item = Source>,
+    ) -> Result<Self> {
+        let plan = &job.plan;
+        let (mut panes, mut assemblies, mut above) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, cut) in plan.cuts.iter().enumerate() {
+            let assembly = plan.assembly(number).await?;
+            panes.push(Panes::new(cut.spec, Arc::clone(&assembly.state)));
+            assemblies.push(assembly);
+            above.push(if cut.above.is_empty() { None } else { Some(plan.partial(number).await?.0) });
+        }
+        let mut queries = Vec::new();
+        for (number, query) in plan.queries.iter().enumerate() {
+            let reads_closed = matches!(query.kind, Kind::Windowed | Kind::AllTime);
+            queries.push(if reads_closed { Some(plan.upper(number).await?.0) } else { None });
+        }
+        let intake = Intake::new(job, range).await?;
+        let marks = Watermarks::new(delays, sources);
+        Ok(Self { job, intake, panes, assemblies, above, queries, marks, closed_until: BEGIN_OF_TIME, range })
+    }
+
+    /// Another intake of the same job, for a worker of its own.
+    pub(crate) async fn worker(&self) -> Result<Intake> {
+        Intake::new(self.job, self.range).await
+    }
+
+    /// Remembers what is new, for [`Engine::fresh`].
+    pub(crate) fn keep_fresh(&mut self) {
+        self.panes.iter_mut().for_each(Panes::keep_fresh);
+    }
+
+    /// Remembers which windows change, for [`Engine::changed`].
+    pub(crate) fn keep_touched(&mut self) {
+        self.panes.iter_mut().for_each(Panes::keep_touched);
+    }
+
+    /// Takes rows (with the columns that the job reads of the table) in; returns what came too late.
+    pub(crate) async fn rows(
+        &mut self,
+        table: usize,
+        rows: &RecordBatch,
+        from: Provenance<'_>,
+        emit: &mut Emit<'_>,
+    ) -> Result<Vec<LateRow>> {
+        let watermark = self.marks.current();
+        self.observe(table, rows, from);
+        let taken = self.intake.take(table, std::slice::from_ref(rows), watermark).await?;
+        self.add(taken, emit)
+    }
+
+    /// Takes rows in of which none is late, because who hands them over knows what is still to come.
+    pub(crate) async fn backfill(
+        &mut self,
+        table: usize,
+        rows: &RecordBatch,
+        from: Provenance<'_>,
+        emit: &mut Emit<'_>,
+    ) -> Result<()> {
+        self.observe(table, rows, from);
+        let taken = self.intake.take(table, std::slice::from_ref(rows), None).await?;
+        self.add(taken, emit).map(drop)
+    }
+
+    /// After some of a back-fill: emits the windows that no row of the rest can belong to, `frontier` being the least
+    /// event time of it, and that the watermark has reached; the whole of them at the end, without a frontier.
+    pub(crate) async fn end_backfill(&mut self, frontier: Option<i64>, emit: &mut Emit<'_>) -> Result<()> {
+        let mut marks = self.marks.clone();
+        let Some(reached) = marks.advance(|_| false) else { return Ok(()) };
+        self.close(frontier.map_or(reached, |frontier| frontier.min(reached)), emit).await?;
+        if frontier.is_none() {
+            self.marks = marks;
+        }
+        Ok(())
+    }
+
+    fn observe(&mut self, table: usize, rows: &RecordBatch, from: Provenance<'_>) {
+        if let Some(times) = self.job.plan.times(table, rows) {
+            for row in 0..times.len() {
+                if times.is_valid(row) {
+                    let received = from.received.map(|received| received[row]);
+                    self.marks.observe((table, from.partitions[row]), times.value(row), received);
+                }
+            }
+        }
+    }
+
+    /// Adds what an intake made of rows.
+    pub(crate) fn add(&mut self, taken: Taken, emit: &mut Emit<'_>) -> Result<Vec<LateRow>> {
+        for (cut, state) in taken.state {
+            state.iter().try_for_each(|state| self.panes[cut].add(state))?;
+        }
+        for (query, rows) in taken.rows {
+            rows.into_iter().filter(|rows| rows.num_rows() > 0).try_for_each(|rows| emit(query, rows))?;
+        }
+        Ok(taken.late)
+    }
+
+    /// The end of an epoch: the watermark moves, and the windows that it reached are emitted.
+    pub(crate) async fn end_epoch(&mut self, idle: impl Fn(Source) -> bool, emit: &mut Emit<'_>) -> Result<()> {
+        let before = self.marks.current();
+        let watermark = self.marks.advance(idle);
+        if let Some(watermark) = watermark.filter(|_| watermark > before) {
+            self.close(watermark, emit).await?;
+        }
+        for (panes, assembly) in self.panes.iter_mut().zip(&mut self.assemblies) {
+            panes.compact(END_OF_TIME, END_OF_TIME, assembly).await?;
+        }
+        Ok(())
+    }
+
+    /// The end of all input: every window is emitted.
+    pub(crate) async fn finish(&mut self, emit: &mut Emit<'_>) -> Result<()> {
+        self.close(END_OF_TIME, emit).await
+    }
+
+    /// Emits every window with an end at or before `until` that has a row and was not emitted before, in the order of
+    /// their ends.
+    pub(crate) async fn close(&mut self, until: i64, emit: &mut Emit<'_>) -> Result<()> {
+        loop {
+            let (mut to, mut rows) = (self.closed_until, 0);
+            while rows < ROWS_AT_ONCE {
+                let next = self.panes.iter().filter_map(|panes| panes.next_end(to)).min();
+                let Some(next) = next.filter(|next| *next <= until) else { break };
+                rows += self.panes.iter().map(|panes| panes.rows_of(next)).sum::<usize>();
+                to = next;
+            }
+            if to == self.closed_until {
+                break;
+            }
+            self.close_chunk(to, emit).await?;
+        }
+        if until > self.closed_until {
+            self.closed_until = until;
+            self.panes.iter_mut().for_each(|panes| panes.drop_until(until));
+        }
+        Ok(())
+    }
+
+    /// Emits the windows that end after those emitted and at or before `to`, all of them at once.
+    async fn close_chunk(&mut self, to: i64, emit: &mut Emit<'_>) -> Result<()> {
+        let after = self.closed_until;
+        let mut closed: Vec<Vec<RecordBatch>> = Vec::with_capacity(self.panes.len());
+        for number in 0..self.panes.len() {
+            // A cut comes after those that it stands above.
+            if let Some(plan) = &mut self.above[number] {
+                let rows = fill(plan, &closed)?;
+                for state in plan.run_batches(rows).await? {
+                    self.panes[number].add(&state)?;
+                }
+            }
+            self.panes[number].compact(after, to, &mut self.assemblies[number]).await?;
+            let ends = self.panes[number].ends(after, to);
+            closed.push(self.evaluate(number, &ends).await?);
+        }
+        self.closed_until = to;
+        self.panes.iter_mut().for_each(|panes| panes.drop_until(to));
+        self.ask(&closed, emit).await
+    }
+
+    /// Emits the open windows that changed since the last call (all open ones with `all`), none of them final.
+    pub(crate) async fn changed(&mut self, all: bool, emit: &mut Emit<'_>) -> Result<()> {
+        let after = self.closed_until;
+        let mut ends = BTreeSet::new();
+        for panes in &mut self.panes {
+            ends.extend(panes.touched_ends(after));
+            if all {
+                ends.extend(panes.ends(after, END_OF_TIME));
+            }
+        }
+        let mut closed = Vec::with_capacity(self.panes.len());
+        for number in 0..self.panes.len() {
+            let mine: Vec<i64> = ends.iter().copied().filter(|end| self.panes[number].has_end(*end)).collect();
+            closed.push(self.evaluate(number, &mine).await?);
+        }
+        self.ask(&closed, emit).await
+    }
+
+    /// Rows of the closed table of a cut for the windows that end at `ends`.
+    async fn evaluate(&mut self, number: usize, ends: &[i64]) -> Result<Vec<RecordBatch>> {
+        let mut state = Vec::with_capacity(ends.len());
+        for end in ends {
+            state.extend(self.panes[number].window(*end)?);
+        }
+        if state.is_empty() {
+            return Ok(Vec::new());
+        }
+        let state = concat_batches(&self.assemblies[number].state, &state)?;
+        self.assemblies[number].close(vec![state]).await
+    }
+
+    /// Runs the queries that read any of the closed windows.
+    async fn ask(&mut self, closed: &[Vec<RecordBatch>], emit: &mut Emit<'_>) -> Result<()> {
+        for (number, query) in self.queries.iter_mut().enumerate() {
+            let Some(plan) = query else { continue };
+            let rows = fill(plan, closed)?;
+            if rows.iter().all(Vec::is_empty) {
+                continue;
+            }
+            let rows = plan.run_batches(rows).await?;
+            let Some(schema) = rows.first().map(RecordBatch::schema) else { continue };
+            let rows = concat_batches(&schema, &rows)?;
+            if rows.num_rows() > 0 {
+                emit(number, self.job.ordered(number, rows)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The watermark: no row older than this is expected.
+    pub(crate) const fn watermark(&self) -> Option<i64> {
+        self.marks.current()
+    }
+
+    /// The marks of the partitions.
+    pub(crate) const fn marks(&self) -> &Watermarks {
+        &self.marks
+    }
+
+    /// Registers a partition that was added while the job runs.
+    pub(crate) fn add_source(&mut self, source: Source) {
+        self.marks.register(source);
+    }
+
+    /// Rows and bytes of open panes.
+    pub(crate) fn size(&self) -> Size {
+        self.panes
+            .iter()
+            .map(Panes::size)
+            .fold(Size::default(), |all, one| Size { rows: all.rows + one.rows, bytes: all.bytes + one.bytes })
+    }
+
+    /// Panes held.
+    pub(crate) fn panes(&self) -> usize {
+        self.panes.iter().map(Panes::len).sum()
+    }
+
+    /// The state that came since the last snapshot, by cut.
+    pub(crate) async fn fresh(&mut self) -> Result<Vec<RecordBatch>> {
+        let mut state = Vec::with_capacity(self.panes.len());
+        for (panes, assembly) in self.panes.iter_mut().zip(&mut self.assemblies) {
+            state.push(panes.take_fresh(assembly).await?);
+        }
+        Ok(state)
+    }
+
+    /// All state, by cut.
+    pub(crate) async fn whole(&mut self) -> Result<Vec<RecordBatch>> {
+        let mut state = Vec::with_capacity(self.panes.len());
+        for (panes, assembly) in self.panes.iter_mut().zip(&mut self.assemblies) {
+            state.push(panes.whole(assembly).await?);
+        }
+        Ok(state)
+    }
+
+    /// Takes up where a snapshot left off: the watermark, what has been emitted and the marks first, then
+    /// [`Engine::restore_state`].
+    pub(crate) fn restore(
+        &mut self,
+        watermark: Option<i64>,
+        closed_until: Option<i64>,
+        marks: impl IntoIterator<Item = (Source, Option<i64>)>,
+    ) {
+        self.closed_until = closed_until.unwrap_or(BEGIN_OF_TIME);
+        self.marks.restore(watermark, marks);
+    }
+
+    /// Every window with an end at or before this has been emitted.
+    pub(crate) fn closed_until(&self) -> Option<i64> {
+        (self.closed_until != BEGIN_OF_TIME).then_some(self.closed_until)
+    }
+
+    /// Adds state of a cut from a snapshot.
+    pub(crate) fn restore_state(&mut self, cut: usize, state: &RecordBatch) -> Result<()> {
+        let panes = self.panes.get_mut(cut).ok_or_else(|| Error::internal("a snapshot has more cuts than the job"))?;
+        panes.restore(state, self.closed_until)
+    }
+}
+
+/// For every leaf of a plan over closed windows, the rows of its table.
+fn fill(plan: &SlotPlan, closed: &[Vec<RecordBatch>]) -> Result<Vec<Vec<RecordBatch>>> {
+    plan.leaves()
+        .iter()
+        .map(|leaf| match Cut::of_closed(&leaf.table).and_then(|number| closed.get(number)) {
+            Some(rows) => closed_for(leaf, rows),
+            None => Err(Error::internal(format!("`{}` is no table of closed windows", leaf.table))),
+        })
+        .collect()
+}
+
+impl Job {
+    /// Sorts output rows by their window, then by their columns from left to right, so that an answer does not depend
+    /// on the order in which groups were found.
+    fn ordered(&self, output: usize, rows: RecordBatch) -> Result<RecordBatch> {
+        if self.plan.queries[output].sorted {
+            return Ok(rows);
+        }
+        let window = self.end_column(output).or_else(|| self.start_column(output));
+        let columns = window.into_iter().chain(0..rows.num_columns());
+        let sortable = columns.map(|at| rows.column(at)).filter(|column| !column.data_type().is_nested());
+        let keys: Vec<SortColumn> =
+            sortable.map(|column| SortColumn { values: Arc::clone(column), options: None }).collect();
+        if keys.is_empty() || rows.num_rows() < 2 {
+            return Ok(rows);
+        }
+        Ok(take_record_batch(&rows, &lexsort_to_indices(&keys, None)?)?)
+    }
+}
+
+impl crate::plan::JobPlan {
+    /// The event times of rows of a table, if it has any.
+    fn times<'a>(&self, table: usize, rows: &'a RecordBatch) -> Option<&'a TimestampMicrosecondArray> {
+        self.tables[table].time_at.map(|at| rows.column(at).as_primitive())
+    }
+}

@@ -1,0 +1,304 @@
+//! The one commit point of a stream job.
+//!
+//! First the state goes to the object store, then one transaction makes results, late rows, the control record and the
+//! offsets visible together. An outage is waited out: what is to be committed is kept, and the transaction is begun
+//! anew when the log answers again. Whoever has been fenced looks at the control record: another run there means that
+//! it has been taken over, its own that its transaction only timed out.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use event::layout::JOBS_TOPIC;
+use event::{Clock, EventTime};
+use object_store::ObjectStore;
+use object_store::path::Path;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use topic::{Log, Offsets, Record, Writer};
+
+use super::checkpoint::{Control, Owner, Segment, Snapshots, VERSION, control_record, create_jobs_topic, read_control};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::Job;
+
+/// Waits between two attempts, doubling.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
+/// A cut whose state lies in more segments than this is written whole.
+const SEGMENTS_MAX: usize = 8;
+
+/// What a transaction writes beside the control record: topic and records.
+pub(super) type Outbox = Vec<(String, Vec<Record>)>;
+
+/// State to be kept, by cut.
+pub(super) enum State {
+    /// What came since the last commit.
+    Fresh(Vec<RecordBatch>),
+    /// Everything.
+    Whole(Vec<RecordBatch>),
+}
+
+/// What a job's transactions write to, and where its state lies.
+pub(super) struct Commits {
+    pub(super) id: String,
+    log: Arc<dyn Log>,
+    clock: Clock,
+    writer: Box<dyn Writer>,
+    snapshots: Snapshots,
+    shutdown: CancellationToken,
+    /// What the last committed control record says.
+    pub(super) control: Control,
+    /// When the last commit ended, and how long it took.
+    pub(super) at: Instant,
+    pub(super) took: Duration,
+}
+
+impl Commits {
+    /// Fences older copies of the job, reads where the last one left off, and puts this run's name there. `fresh` is
+    /// where a job begins that has no control record, or with `restart`.
+    pub(super) async fn open(
+        job: &Job,
+        log: Arc<dyn Log>,
+        clock: Clock,
+        id: String,
+        place: (Arc<dyn ObjectStore>, Path),
+        restart: bool,
+        shutdown: CancellationToken,
+    ) -> Result<(Self, bool)> {
+        create_jobs_topic(log.as_ref()).await?;
+        let writer = log.writer(Some(&id)).await?;
+        let found = read_control(log.as_ref(), &id).await?;
+        let generation = found.as_ref().map_or(0, |control| control.owner.generation) + 1;
+        let found = found.filter(|_| !restart);
+        if let Some(control) = &found {
+            check_control(job, &id, control)?;
+        }
+        let resumed = found.is_some();
+        let mut control = found.unwrap_or_else(|| Control { version: VERSION, ..Control::default() });
+        control.owner = owner(&clock, generation);
+        control.cuts = job.plan.fingerprints();
+        let snapshots = Snapshots { store: place.0, prefix: place.1.join(id.as_str()) };
+        let (at, took) = (Instant::now(), Duration::ZERO);
+        Ok((Self { id, log, clock, writer, snapshots, shutdown, control, at, took }, resumed))
+    }
+
+    /// Makes this run the job's, before its first result: a copy that was fenced can then see who did it.
+    pub(super) async fn claim(&mut self, offsets: Option<(&str, &Offsets)>) -> Result<()> {
+        let control = self.control.clone();
+        self.transact(control, &Vec::new(), offsets).await
+    }
+
+    /// The state that the control record refers to, by cut of the job.
+    pub(super) async fn restore(&mut self, job: &Job) -> Result<Vec<(usize, RecordBatch)>> {
+        let fingerprints = job.plan.fingerprints();
+        let mut state = Vec::with_capacity(self.control.segments.len());
+        for segment in self.control.segments.clone() {
+            let cut = fingerprints.iter().position(|(fingerprint, _)| *fingerprint == segment.cut);
+            let cut = cut.ok_or_else(|| Error::internal("a checked checkpoint holds an unknown cut"))?;
+            let mut wait = BACKOFF.0;
+            let rows = loop {
+                match self.snapshots.read(&segment).await {
+                    Err(error) if error.kind() == ErrorKind::Unavailable => self.pause(&mut wait, error).await?,
+                    read => break read?,
+                }
+            };
+            state.push((cut, rows));
+        }
+        Ok(state)
+    }
+
+    /// Whether a cut's state lies in so many segments that everything should be written.
+    pub(super) fn wants_whole(&self) -> bool {
+        let cuts = &self.control.cuts;
+        let of = |cut: &str| self.control.segments.iter().filter(|segment| segment.cut == cut).count();
+        cuts.iter().any(|(cut, _)| of(cut) >= SEGMENTS_MAX)
+    }
+
+    /// Writes the state, then commits everything together. `control` says the rest of where the job stands.
+    pub(super) async fn commit(
+        &mut self,
+        mut control: Control,
+        state: State,
+        outbox: &Outbox,
+        offsets: Option<(&str, &Offsets)>,
+    ) -> Result<()> {
+        let started = Instant::now();
+        control.epoch = self.control.epoch + 1;
+        let (kept, state) = match state {
+            State::Fresh(state) => (self.control.segments.clone(), state),
+            State::Whole(state) => (Vec::new(), state),
+        };
+        control.segments = kept;
+        for ((cut, _), state) in control.cuts.iter().zip(&state) {
+            control.segments.extend(self.write_segment(control.epoch, cut, state).await?);
+        }
+        let before: HashSet<String> = self.objects();
+        self.transact(control, outbox, offsets).await?;
+        let after = self.objects();
+        for object in before.difference(&after) {
+            self.snapshots.forget(object).await;
+        }
+        self.at = Instant::now();
+        self.took = started.elapsed();
+        Ok(())
+    }
+
+    fn objects(&self) -> HashSet<String> {
+        self.control.segments.iter().map(|segment| segment.object.clone()).collect()
+    }
+
+    async fn write_segment(&mut self, epoch: u64, cut: &str, state: &RecordBatch) -> Result<Option<Segment>> {
+        let mut wait = BACKOFF.0;
+        loop {
+            match self.snapshots.write(epoch, cut, state).await {
+                Err(error) if error.kind() == ErrorKind::Unavailable => self.pause(&mut wait, error).await?,
+                written => return written,
+            }
+        }
+    }
+
+    /// One transaction, begun anew until it is decided.
+    async fn transact(&mut self, control: Control, outbox: &Outbox, offsets: Option<(&str, &Offsets)>) -> Result<()> {
+        let mut wait = BACKOFF.0;
+        loop {
+            let failed = match self.attempt(&control, outbox, offsets).await {
+                Ok(()) => break,
+                Err(failed) => failed,
+            };
+            let kind = failed.kind();
+            if !matches!(kind, ErrorKind::Fenced | ErrorKind::Unavailable) {
+                return Err(failed);
+            }
+            self.pause(&mut wait, failed).await?;
+            // A new writer waits until what the old one had begun is decided; the control record then tells.
+            match self.reopen().await {
+                Ok(Some(decided)) if decided == control => break,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.control = control;
+        Ok(())
+    }
+
+    async fn attempt(&mut self, control: &Control, outbox: &Outbox, offsets: Option<(&str, &Offsets)>) -> Result<()> {
+        let writer = &mut self.writer;
+        writer.begin().await?;
+        for (topic, records) in outbox {
+            writer.send(topic, records.clone()).await?;
+        }
+        writer.send(JOBS_TOPIC, vec![control_record(&self.id, control, self.clock.now_ms())?]).await?;
+        if let Some((topic, offsets)) = offsets {
+            writer.send_offsets(&self.id, topic, offsets).await?;
+        }
+        writer.commit().await?;
+        Ok(())
+    }
+
+    /// The control record as it stands, and a new writer, unless another run has put its name there.
+    async fn reopen(&mut self) -> Result<Option<Control>> {
+        self.check_owner().await?;
+        self.writer = self.log.writer(Some(&self.id)).await?;
+        self.check_owner().await
+    }
+
+    async fn check_owner(&mut self) -> Result<Option<Control>> {
+        let found = read_control(self.log.as_ref(), &self.id).await?;
+        let mine = &self.control.owner;
+        if let Some(control) = &found
+            && control.owner.run != mine.run
+            && control.owner.generation >= mine.generation
+        {
+            let Owner { place, since, .. } = &control.owner;
+            return Err(Error::new(
+                ErrorKind::Fenced,
+                format!("job `{}` was taken over by {place}, which began at {since}", self.id),
+            )
+            .with_hint(
+                "one copy of a job runs at a time; stop the other, or give this one a name or checkpoint of its own",
+            ));
+        }
+        Ok(found)
+    }
+
+    /// Waits, longer each time; ends with the error when the job is to stop.
+    async fn pause(&mut self, wait: &mut Duration, error: Error) -> Result<()> {
+        tracing::warn!(job = self.id, error = %Chain(&error), wait_ms = wait.as_millis(), "could not commit, will try again");
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => return Err(error),
+            () = tokio::time::sleep(*wait) => {}
+        }
+        *wait = (*wait * 2).min(BACKOFF.1);
+        Ok(())
+    }
+}
+
+/// An error with what is beneath it, on one line.
+struct Chain<'a>(&'a Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = std::error::Error::source(self.0);
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+fn owner(clock: &Clock, generation: u64) -> Owner {
+    let now = clock.now_ms();
+    let since = EventTime::from_millis(now).map_or_else(|| now.to_string(), |time| time.to_string());
+    let host = std::fs::read_to_string("/etc/hostname").map(|name| name.trim().to_owned()).unwrap_or_default();
+    let place = format!("process {} on {}", std::process::id(), if host.is_empty() { "this host" } else { &host });
+    // Address and time of the moment tell two runs of one process apart.
+    let seed = format!("{place} {now} {:?} {:?}", Instant::now(), std::thread::current().id());
+    Owner { run: hex::encode(&Sha256::digest(seed)[..8]), generation, place, since }
+}
+
+fn check_control(job: &Job, id: &str, control: &Control) -> Result<()> {
+    let refuse = |message: String| Err(Error::new(ErrorKind::Checkpoint, message));
+    if control.version != VERSION {
+        return refuse(format!("checkpoint of job `{id}` has form {}, not {VERSION}", control.version))
+            .map_err(|error| error.with_hint("another version of tidegate wrote it; begin anew with --restart"));
+    }
+    if control.finished {
+        return Err(Error::new(ErrorKind::Config, format!("job `{id}` has finished: it closed all its windows"))
+            .with_hint("begin anew with --restart, or look without committing with --debug"));
+    }
+    let mine = job.plan.fingerprints();
+    let unknown: Vec<&(String, String)> =
+        control.cuts.iter().filter(|(cut, _)| !mine.iter().any(|(other, _)| other == cut)).collect();
+    let new: Vec<&(String, String)> =
+        mine.iter().filter(|(cut, _)| !control.cuts.iter().any(|(other, _)| other == cut)).collect();
+    if unknown.is_empty() && new.is_empty() {
+        return Ok(());
+    }
+    let (before, now) = (unknown.first().map(|(_, text)| text.as_str()), new.first().map(|(_, text)| text.as_str()));
+    refuse(format!("checkpoint of job `{id}` holds the state of another query{}", difference(before, now))).map_err(
+        |error| {
+            error.with_hint(
+                "what stands below a window has changed, and its state cannot be used; begin anew with --restart, or \
+                 name another --checkpoint-dir",
+            )
+        },
+    )
+}
+
+/// The lines in which two texts differ.
+fn difference(before: Option<&str>, now: Option<&str>) -> String {
+    let lines = |text: Option<&str>| text.unwrap_or_default().lines().map(|l| l.trim().to_owned()).collect::<Vec<_>>();
+    let (before, now) = (lines(before), lines(now));
+    let mut text = String::new();
+    for (sign, mine, other) in [('-', &before, &now), ('+', &now, &before)] {
+        for line in mine.iter().filter(|line| !other.contains(line)).take(3) {
+            text.push_str(&format!("\n  {sign} {line}"));
+        }
+    }
+    text
+}

@@ -1,0 +1,172 @@
+//! The raw topic as a stream reads it: records to rows, how far each partition is, which are idle, which are too far
+//! ahead, and which are new.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use event::{Event, EventBatchBuilder, Limits, Origin};
+use tokio::time::Instant;
+use topic::{Log, Offsets, Reader, StoredRecord};
+
+use crate::error::{Error, Result};
+
+/// How often the ends of the partitions are asked for.
+const ENDS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Rows decoded from records, and where each came from.
+pub(super) struct Rows {
+    pub(super) batch: RecordBatch,
+    pub(super) partitions: Vec<i32>,
+    /// Microseconds since 1970.
+    pub(super) received: Vec<i64>,
+    /// Position among the records.
+    pub(super) sources: Vec<usize>,
+    /// Records that hold no event.
+    pub(super) unreadable: u64,
+}
+
+/// The raw topic.
+pub(super) struct Source {
+    log: Arc<dyn Log>,
+    topic: String,
+    reader: Box<dyn Reader>,
+    /// Partitions that are not read for now, and where they stand.
+    paused: BTreeMap<i32, i64>,
+    /// Ends of the partitions, and when they were asked for.
+    ends: HashMap<i32, i64>,
+    ends_at: Instant,
+    /// When a partition last gave a record.
+    heard: HashMap<i32, Instant>,
+    started: Instant,
+}
+
+impl Source {
+    pub(super) async fn open(log: Arc<dyn Log>, topic: &str, from: Offsets, ends: HashMap<i32, i64>) -> Result<Self> {
+        let reader = log.reader(topic, from).await?;
+        let now = Instant::now();
+        let topic = topic.to_owned();
+        Ok(Self {
+            log,
+            topic,
+            reader,
+            paused: BTreeMap::new(),
+            ends,
+            ends_at: now,
+            heard: HashMap::new(),
+            started: now,
+        })
+    }
+
+    pub(super) async fn read(&mut self, max: usize, wait: Duration) -> Result<Vec<StoredRecord>> {
+        let records = self.reader.read(max, wait).await?;
+        let now = Instant::now();
+        self.heard.extend(records.iter().map(|record| (record.partition, now)));
+        Ok(records)
+    }
+
+    /// Next offset of every partition, by partition.
+    pub(super) fn positions(&self) -> Offsets {
+        let mut positions = self.reader.positions();
+        positions.extend(self.paused.iter().map(|(partition, offset)| (*partition, *offset)));
+        positions.sort_unstable();
+        positions
+    }
+
+    /// The end of a partition when it was last asked for.
+    pub(super) fn end(&self, partition: i32) -> Option<i64> {
+        self.ends.get(&partition).copied()
+    }
+
+    pub(super) fn is_paused(&self, partition: i32) -> bool {
+        self.paused.contains_key(&partition)
+    }
+
+    /// Asks for the ends now and then; returns partitions that were not there before, which are read from their start.
+    pub(super) async fn refresh(&mut self) -> Result<Vec<i32>> {
+        if self.ends_at.elapsed() < ENDS_INTERVAL {
+            return Ok(Vec::new());
+        }
+        let ranges = self.log.ranges(&self.topic).await?;
+        self.ends_at = Instant::now();
+        let known: HashSet<i32> = self.positions().into_iter().map(|(partition, _)| partition).collect();
+        let new: Offsets = ranges
+            .iter()
+            .filter(|range| !known.contains(&range.partition))
+            .map(|range| (range.partition, range.start))
+            .collect();
+        self.ends = ranges.iter().map(|range| (range.partition, range.end)).collect();
+        if !new.is_empty() {
+            let mut from = self.reader.positions();
+            from.extend(&new);
+            self.reader = self.log.reader(&self.topic, from).await?;
+        }
+        Ok(new.into_iter().map(|(partition, _)| partition).collect())
+    }
+
+    /// Reads no partition in `ahead`, and every other one.
+    pub(super) async fn hold_back(&mut self, ahead: &[i32]) -> Result<()> {
+        let wanted: HashSet<i32> = ahead.iter().copied().collect();
+        let paused: HashSet<i32> = self.paused.keys().copied().collect();
+        if wanted == paused {
+            return Ok(());
+        }
+        let (paused, read): (Offsets, Offsets) =
+            self.positions().into_iter().partition(|(partition, _)| wanted.contains(partition));
+        self.reader = self.log.reader(&self.topic, read).await?;
+        self.paused = paused.into_iter().collect();
+        Ok(())
+    }
+
+    /// Partitions that are caught up and have been quiet for `timeout`.
+    pub(super) fn idle(&self, timeout: Duration) -> HashSet<i32> {
+        let quiet = |partition: i32| self.heard.get(&partition).unwrap_or(&self.started).elapsed() >= timeout;
+        let caught_up = |partition: i32, offset: i64| self.end(partition).is_none_or(|end| offset >= end);
+        let positions = self.positions().into_iter();
+        positions.filter(|(p, offset)| caught_up(*p, *offset) && quiet(*p)).map(|(p, _)| p).collect()
+    }
+
+    /// Records that are there and not read yet.
+    pub(super) fn lag(&self) -> u64 {
+        let behind = |(partition, offset): (i32, i64)| (self.end(partition).unwrap_or(offset) - offset).max(0);
+        u64::try_from(self.positions().into_iter().map(behind).sum::<i64>()).unwrap_or(0)
+    }
+}
+
+/// Records to rows with the columns of the events table at `columns`; a record that holds no event is counted.
+pub(super) fn decode(records: &[StoredRecord], columns: &[usize]) -> Result<Rows> {
+    let mut builder = EventBatchBuilder::new();
+    let (mut partitions, mut received, mut sources) = (Vec::new(), Vec::new(), Vec::new());
+    let mut unreadable = 0;
+    let limits = Limits::default();
+    for (at, record) in records.iter().enumerate() {
+        let raw = record.value.as_deref().unwrap_or_default();
+        match Event::parse(raw, &limits) {
+            Ok(event) => {
+                let origin = Origin {
+                    relay: record.header(event::layout::HEADER_RELAY),
+                    received_at_ms: Some(record.timestamp_ms),
+                    phase: record.header(event::layout::HEADER_PHASE),
+                    partition: record.partition,
+                    offset: record.offset,
+                };
+                builder.append(&event, &origin, raw);
+                partitions.push(record.partition);
+                received.push(record.timestamp_ms.saturating_mul(1_000));
+                sources.push(at);
+            }
+            Err(rejection) => {
+                unreadable += 1;
+                tracing::warn!(
+                    partition = record.partition,
+                    offset = record.offset,
+                    reason = rejection.reason.as_str(),
+                    "a record of the raw topic holds no event"
+                );
+            }
+        }
+    }
+    let batch = builder.finish().project(columns).map_err(Error::from)?;
+    Ok(Rows { batch, partitions, received, sources, unreadable })
+}
