@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use bytesize::ByteSize;
 use event::{Clock, EventTime, Span};
-use processor::{Job, JobOptions, JobSource, built_in_jobs};
+use processor::{Job, JobOptions, JobSource, Memory, built_in_jobs};
 
 use crate::error::Failure;
 use crate::place::key_value;
@@ -29,6 +30,10 @@ pub(crate) struct JobArgs {
     /// A value for ${NAME} in the job file; repeatable
     #[arg(long = "var", value_name = "NAME=VALUE", value_parser = key_value)]
     pub(crate) vars: Vec<(String, String)>,
+
+    /// How much memory the job may use, as 512MiB or 4GiB; beyond it, state goes to files
+    #[arg(long, value_name = "SIZE", value_parser = memory, default_value = "2GiB")]
+    pub(crate) memory: Memory,
 }
 
 impl JobArgs {
@@ -39,9 +44,17 @@ impl JobArgs {
             slide: self.slide_duration,
             delay: self.watermark_duration,
             vars: self.vars.clone(),
+            memory: self.memory,
         };
         plan(&self.job, &options).await
     }
+}
+
+/// A size in bytes.
+pub(crate) fn memory(text: &str) -> Result<Memory, String> {
+    let size: ByteSize = text.parse().map_err(|_| format!("`{text}` is no size; write 512MiB or 4GiB"))?;
+    let bytes = usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+    Memory::new(bytes).ok_or_else(|| "a job needs at least 32MiB".to_owned())
 }
 
 /// Reads and plans the job that `job` names.

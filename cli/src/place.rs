@@ -57,8 +57,17 @@ impl LogArgs {
 
     /// Opens the log.
     pub(crate) async fn open(&self, clock: &Clock) -> Result<Arc<dyn ::topic::Log>, Failure> {
+        self.open_within(clock, None).await
+    }
+
+    /// Opens the log; Kafka's client keeps what it has fetched within its share of `memory`.
+    pub(crate) async fn open_within(
+        &self,
+        clock: &Clock,
+        memory: Option<processor::Memory>,
+    ) -> Result<Arc<dyn ::topic::Log>, Failure> {
         match self.brokers() {
-            Some(brokers) => Ok(Arc::new(::topic::KafkaLog::connect(self.kafka(brokers))?)),
+            Some(brokers) => Ok(Arc::new(::topic::KafkaLog::connect(self.kafka(brokers, memory))?)),
             None => {
                 let dir = self.data_dir.join("log");
                 std::fs::create_dir_all(&dir).map_err(|why| {
@@ -69,9 +78,12 @@ impl LogArgs {
         }
     }
 
-    fn kafka(&self, brokers: &str) -> ::topic::KafkaSettings {
+    fn kafka(&self, brokers: &str, memory: Option<processor::Memory>) -> ::topic::KafkaSettings {
+        let queues =
+            memory.map(|memory| ("queued.max.messages.kbytes".to_owned(), (memory.queues() / 1024).to_string()));
         ::topic::KafkaSettings {
-            options: self.kafka_options.clone(),
+            // What a person says comes last, and counts.
+            options: queues.into_iter().chain(self.kafka_options.iter().cloned()).collect(),
             timeout: KAFKA_TIMEOUT,
             ..::topic::KafkaSettings::new(brokers)
         }

@@ -153,7 +153,7 @@ pub(crate) fn start(text: &str) -> Result<Start, String> {
 pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let job = args.job.plan().await?;
     let clock = Clock::system();
-    let log = args.log.open(&clock).await?;
+    let log = args.log.open_within(&clock, Some(job.memory())).await?;
     let mode = match args.output_mode {
         Mode::Append => OutputMode::Append,
         Mode::Update => OutputMode::Update,

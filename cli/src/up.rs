@@ -136,8 +136,12 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
 async fn plan_all(args: &Args) -> Result<Vec<Job>, Failure> {
     let mut jobs: Vec<Job> = Vec::with_capacity(args.jobs.len());
     for wanted in &args.jobs {
-        let options =
-            JobOptions { window: wanted.window, slide: wanted.slide, delay: args.watermark_duration, vars: Vec::new() };
+        let options = JobOptions {
+            window: wanted.window,
+            slide: wanted.slide,
+            delay: args.watermark_duration,
+            ..JobOptions::default()
+        };
         let job = plan(&wanted.job, &options).await?;
         if jobs.iter().any(|other| other.name() == job.name()) {
             return Err(Failure::usage(format!("job `{}` is named twice", job.name())).hint(

@@ -12,6 +12,7 @@ mod engine;
 mod error;
 pub mod job;
 pub mod lake;
+mod memory;
 mod plan;
 pub mod row;
 pub mod run;
@@ -23,5 +24,6 @@ mod table;
 
 pub use error::{Error, ErrorKind, Result};
 pub use job::{Job, JobOptions, JobSource, Output, built_in_jobs};
+pub use memory::Memory;
 pub use sink::{TopicSink, final_field};
 pub use table::TableSpec;

@@ -1,7 +1,10 @@
 //! The panes of one cut that are open: partial aggregates as record batches, one list a pane.
 //!
 //! In go batches of state (first column: the pane's start); out come the state rows of a window, merged by the caller.
-//! A pane is dropped when the last window that holds it has closed.
+//! A pane is dropped when the last window that holds it has closed. Under memory pressure the panes that were longest
+//! left alone go to files, and are read back when a window wants them.
+
+mod spill;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,6 +16,8 @@ use arrow::datatypes::{Int64Type, SchemaRef};
 use crate::error::Result;
 use crate::plan::physical::Assembly;
 use crate::stream::window::WindowSpec;
+pub(crate) use spill::SpillDir;
+use spill::Spilled;
 
 /// A pane with more batches than this is merged into one.
 const SEGMENTS_MAX: usize = 64;
@@ -32,12 +37,25 @@ pub(crate) struct Panes {
     /// Panes that changed since they were last asked for; none where nobody asks.
     touched: Option<BTreeSet<i64>>,
     size: Size,
+    /// Counts the batches added, to tell which pane was longest left alone.
+    clock: u64,
 }
 
 #[derive(Debug, Default)]
 struct Pane {
     segments: Vec<RecordBatch>,
+    /// Merged state in a file, beside what came since.
+    spilled: Vec<Spilled>,
+    /// What is in memory.
     size: Size,
+    /// When it last changed.
+    at: u64,
+}
+
+impl Pane {
+    fn rows(&self) -> usize {
+        self.size.rows + self.spilled.iter().map(Spilled::rows).sum::<usize>()
+    }
 }
 
 /// How much state there is.
@@ -62,7 +80,7 @@ impl Size {
 
 impl Panes {
     pub(crate) fn new(spec: Option<WindowSpec>, schema: SchemaRef) -> Self {
-        Self { spec, schema, panes: BTreeMap::new(), fresh: None, touched: None, size: Size::default() }
+        Self { spec, schema, panes: BTreeMap::new(), fresh: None, touched: None, size: Size::default(), clock: 0 }
     }
 
     /// Remembers what comes from now on for [`Panes::take_fresh`].
@@ -101,7 +119,9 @@ impl Panes {
     }
 
     fn put(&mut self, start: i64, segment: RecordBatch, size: Size) {
+        self.clock += 1;
         let pane = self.panes.entry(start).or_default();
+        pane.at = self.clock;
         pane.segments.push(segment);
         pane.size.add(size);
         self.size.add(size);
@@ -110,9 +130,39 @@ impl Panes {
         }
     }
 
-    /// Rows and bytes held.
+    /// Rows and bytes in memory.
     pub(crate) const fn size(&self) -> Size {
         self.size
+    }
+
+    /// Bytes that wait for the next snapshot.
+    pub(crate) fn fresh_bytes(&self) -> usize {
+        self.fresh.iter().flatten().map(RecordBatch::get_array_memory_size).sum()
+    }
+
+    /// Rows in files.
+    pub(crate) fn spilled_rows(&self) -> usize {
+        self.panes.values().flat_map(|pane| &pane.spilled).map(Spilled::rows).sum()
+    }
+
+    /// Moves panes to files, the one that was longest left alone first, until no more than `bytes` are in memory.
+    pub(crate) async fn spill(&mut self, bytes: usize, dir: &SpillDir, assembly: &mut Assembly) -> Result<()> {
+        let mut coldest: Vec<(u64, i64)> = self.panes.iter().map(|(start, pane)| (pane.at, *start)).collect();
+        coldest.sort_unstable();
+        for (_, start) in coldest {
+            if self.size.bytes <= bytes {
+                break;
+            }
+            let Some(pane) = self.panes.get_mut(&start) else { continue };
+            let segments = std::mem::take(&mut pane.segments);
+            self.size.take(std::mem::take(&mut pane.size));
+            if segments.is_empty() {
+                continue;
+            }
+            let merged = assembly.reduce(vec![concat_batches(&self.schema, &segments)?]).await?;
+            pane.spilled.push(dir.write(&concat_batches(&self.schema, &merged)?)?);
+        }
+        Ok(())
     }
 
     /// Number of panes held.
@@ -168,7 +218,7 @@ impl Panes {
 
     /// State rows of the window that ends at `end`.
     pub(crate) fn rows_of(&self, end: i64) -> usize {
-        self.within(end).map(|pane| pane.size.rows).sum()
+        self.within(end).map(Pane::rows).sum()
     }
 
     fn within(&self, end: i64) -> impl Iterator<Item = &Pane> {
@@ -182,7 +232,10 @@ impl Panes {
     /// The state of the window that ends at `end`, its start in the place of the panes'.
     pub(crate) fn window(&self, end: i64) -> Result<Option<RecordBatch>> {
         let start = self.spec.map_or(0, |spec| end - spec.size());
-        let segments: Vec<&RecordBatch> = self.within(end).flat_map(|pane| &pane.segments).collect();
+        let read = self.within(end).flat_map(|pane| &pane.spilled).map(|file| file.read(&self.schema));
+        let read = read.collect::<Result<Vec<RecordBatch>>>()?;
+        let held = self.within(end).flat_map(|pane| &pane.segments);
+        let segments: Vec<&RecordBatch> = held.chain(&read).collect();
         if segments.is_empty() {
             return Ok(None);
         }
@@ -210,9 +263,9 @@ impl Panes {
         }
         let mut segments = Vec::new();
         for start in many {
-            if let Some(pane) = self.panes.remove(&start) {
-                self.size.take(pane.size);
-                segments.extend(pane.segments);
+            if let Some(pane) = self.panes.get_mut(&start) {
+                self.size.take(std::mem::take(&mut pane.size));
+                segments.append(&mut pane.segments);
             }
         }
         let (fresh, touched) = (self.fresh.take(), self.touched.take());
@@ -258,7 +311,10 @@ impl Panes {
         if let Some(fresh) = &mut self.fresh {
             fresh.clear();
         }
-        let state = concat_batches(&self.schema, self.panes.values().flat_map(|pane| &pane.segments))?;
+        let read = self.panes.values().flat_map(|pane| &pane.spilled).map(|file| file.read(&self.schema));
+        let read = read.collect::<Result<Vec<RecordBatch>>>()?;
+        let held = self.panes.values().flat_map(|pane| &pane.segments);
+        let state = concat_batches(&self.schema, held.chain(&read))?;
         Ok(concat_batches(&self.schema, &assembly.reduce(vec![state]).await?)?)
     }
 

@@ -23,7 +23,7 @@ use crate::job::Job;
 use crate::plan::cut::{Cut, Kind};
 use crate::plan::physical::{Assembly, closed_for};
 use crate::plan::slot::SlotPlan;
-use crate::state::{BEGIN_OF_TIME, END_OF_TIME, Panes, Size};
+use crate::state::{BEGIN_OF_TIME, END_OF_TIME, Panes, Size, SpillDir};
 use crate::stream::watermark::{Source, Watermarks};
 
 /// State rows that are merged and evaluated in one run, when many windows close at once.
@@ -47,6 +47,9 @@ pub(crate) struct Engine<'a> {
     /// Every window with an end at or before this has been emitted.
     closed_until: i64,
     range: Range,
+    /// Bytes of panes in memory beyond which the coldest go to files.
+    panes_max: usize,
+    spill: Option<SpillDir>,
 }
 
 /// Where the rows of a batch come from, and when they were received.
@@ -82,7 +85,19 @@ impl<'a> Engine<'a> {
         }
         let intake = Intake::new(job, range).await?;
         let marks = Watermarks::new(delays, sources);
-        Ok(Self { job, intake, panes, assemblies, above, queries, marks, closed_until: BEGIN_OF_TIME, range })
+        Ok(Self {
+            panes_max: job.memory().panes(),
+            spill: None,
+            job,
+            intake,
+            panes,
+            assemblies,
+            above,
+            queries,
+            marks,
+            closed_until: BEGIN_OF_TIME,
+            range,
+        })
     }
 
     /// Another intake of the same job, for a worker of its own.
@@ -171,7 +186,38 @@ impl<'a> Engine<'a> {
         for (panes, assembly) in self.panes.iter_mut().zip(&mut self.assemblies) {
             panes.compact(END_OF_TIME, END_OF_TIME, assembly).await?;
         }
+        self.shed().await
+    }
+
+    /// Moves panes to files while there are more in memory than the budget has room for.
+    pub(crate) async fn shed(&mut self) -> Result<()> {
+        let held = self.size().bytes;
+        if held <= self.panes_max {
+            return Ok(());
+        }
+        let dir = match self.spill.take() {
+            Some(dir) => dir,
+            None => SpillDir::new()?,
+        };
+        // Each cut keeps its share, and there is room until the next time.
+        for (panes, assembly) in self.panes.iter_mut().zip(&mut self.assemblies) {
+            let share = panes.size().bytes as f64 / held as f64 * (self.panes_max as f64 * 0.8);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of what fits")]
+            panes.spill(share as usize, &dir, assembly).await?;
+        }
+        tracing::debug!(held, in_memory = self.size().bytes, "panes moved to files");
+        self.spill = Some(dir);
         Ok(())
+    }
+
+    /// Bytes of state that wait for the next snapshot.
+    pub(crate) fn fresh_bytes(&self) -> usize {
+        self.panes.iter().map(Panes::fresh_bytes).sum()
+    }
+
+    /// State rows that are in files.
+    pub(crate) fn spilled_rows(&self) -> usize {
+        self.panes.iter().map(Panes::spilled_rows).sum()
     }
 
     /// The end of all input: every window is emitted.

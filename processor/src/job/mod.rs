@@ -14,6 +14,7 @@ use datafusion::catalog::view::ViewTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SessionState;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::optimizer::Optimizer;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DfStatement;
@@ -21,6 +22,7 @@ use datafusion::sql::sqlparser::ast::Statement;
 use event::Span;
 
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::plan::JobPlan;
 use crate::plan::cut::Kind;
 use crate::plan::functions::scalar_functions;
@@ -58,6 +60,8 @@ pub struct JobOptions {
     pub delay: Option<Span>,
     /// Further `${name}`s.
     pub vars: Vec<(String, String)>,
+    /// How much memory the job may use.
+    pub memory: Memory,
 }
 
 /// Jobs built into the binary: name and text.
@@ -78,6 +82,7 @@ pub struct Job {
     name: String,
     delay: Span,
     window: (Span, Span),
+    memory: Memory,
     outputs: Vec<Output>,
     pub(crate) plan: JobPlan,
 }
@@ -117,7 +122,7 @@ impl Job {
         options: &JobOptions,
         tables: &[TableSpec],
     ) -> Result<Self> {
-        let context = session();
+        let context = session(options.memory)?;
         for table in tables {
             let (name, schema) = (table.name.as_str(), Arc::clone(&table.schema));
             context.register_table(name, Arc::new(SlotTable { name: name.into(), schema, filters: true }))?;
@@ -142,6 +147,7 @@ impl Job {
             name: parsed.name.unwrap_or_else(|| source.name.clone()),
             delay: options.delay.or(parsed.delay).unwrap_or(DEFAULT_DELAY),
             window: parsed.window,
+            memory: options.memory,
             outputs,
             plan,
         })
@@ -163,6 +169,12 @@ impl Job {
     #[must_use]
     pub const fn window(&self) -> (Span, Span) {
         self.window
+    }
+
+    /// How much memory the job may use.
+    #[must_use]
+    pub const fn memory(&self) -> Memory {
+        self.memory
     }
 
     /// What the job's queries give, in the order of the file.
@@ -229,7 +241,7 @@ impl Job {
 }
 
 /// A session in which every plan is of one partition: workers are ours, and order within a window is kept.
-fn session() -> SessionContext {
+fn session(memory: Memory) -> Result<SessionContext> {
     let mut config = SessionConfig::new().with_target_partitions(1).with_batch_size(8 * 1024);
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;
@@ -240,13 +252,14 @@ fn session() -> SessionContext {
     // DataFusion 55.2 then ends up with one name twice.
     let mut rules = Optimizer::new().rules;
     rules.retain(|rule| !["extract_leaf_expressions", "push_down_leaf_projections"].contains(&rule.name()));
-    let builder = SessionStateBuilder::new().with_config(config).with_default_features();
+    let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory.operators(), 1.0).build_arc()?;
+    let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
     let state = builder.with_optimizer_rules(rules).build();
     let context = SessionContext::new_with_state(state);
     for function in scalar_functions() {
         context.register_udf(function);
     }
-    context
+    Ok(context)
 }
 
 async fn plan_statement(state: &SessionState, statement: Statement) -> Result<datafusion::logical_expr::LogicalPlan> {

@@ -162,6 +162,7 @@ async fn aggregate(
     let mut unread = Frontier::new(least);
     while let Some(done) = receive.recv().await {
         engine.add(done.taken, emit)?;
+        engine.shed().await?;
         if let Some(frontier) = done.ended.and_then(|object| unread.done(object)) {
             engine.close(frontier, emit).await?;
         }

@@ -8,10 +8,13 @@ pub(crate) mod checkpoint;
 mod commit;
 mod handover;
 mod late;
+mod out;
 mod progress;
+mod settings;
 mod source;
 mod stream;
 
 pub use batch::{BatchProgress, BatchSettings, BatchSummary, batch};
 pub use progress::{Durations, PartitionProgress, StreamProgress};
-pub use stream::{OutputMode, Start, StreamObserver, StreamSettings, StreamSummary, stream};
+pub use settings::{OutputMode, Start, StreamSettings};
+pub use stream::{StreamObserver, StreamSummary, stream};

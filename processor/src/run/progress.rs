@@ -36,8 +36,10 @@ pub struct StreamProgress {
     pub held_by: Option<i32>,
     /// Records between the job and the ends of the partitions.
     pub lag: u64,
-    /// Rows and bytes of open panes.
+    /// Rows and bytes of open panes in memory.
     pub state: (usize, usize),
+    /// Rows of open panes in files.
+    pub spilled_rows: usize,
     /// Open panes.
     pub panes: usize,
     /// By partition.
@@ -138,7 +140,8 @@ impl StreamProgress {
                 "partitions": marks.collect::<Vec<_>>(),
             },
             "stateOperators": [{
-                "numRowsTotal": self.state.0,
+                "numRowsTotal": self.state.0 + self.spilled_rows,
+                "numRowsInFiles": self.spilled_rows,
                 "memoryUsedBytes": self.state.1,
                 "numPanes": self.panes,
                 "numLateWindows": self.late,

@@ -8,25 +8,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use event::layout::{NOSTR_EVENT_TOPIC, late_topic};
+use event::layout::late_topic;
 use event::{Clock, EventTime};
-use object_store::ObjectStore;
 use object_store::path::Path;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use topic::{Log, OffsetRange, Offsets, Record, StoredRecord};
+use topic::{Log, OffsetRange, Offsets, StoredRecord};
 
 use super::commit::{Commits, Outbox, State};
 use super::handover::Handover;
 use super::late::{late_line, late_record};
+use super::out::{Out, push};
 use super::progress::{PartitionProgress, StreamProgress};
+use super::settings::{OutputMode, Start, StreamSettings, check_settings};
 use super::source::{Source, decode};
 use crate::engine::{Engine, Provenance, Range};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
-use crate::lake::LakeTable;
-use crate::sink::{Updates, create_topics, output_records, with_final};
+use crate::sink::{Updates, create_topics};
 
 /// How long an epoch waits for its first record.
 const EPOCH_WAIT: Duration = Duration::from_millis(200);
@@ -36,90 +36,8 @@ const COMMIT_WITH_RESULTS: Duration = Duration::from_millis(500);
 const COMMIT_INTERVAL: Duration = Duration::from_secs(10);
 /// Least time between two changes of which partitions are read.
 const ALIGN_INTERVAL: Duration = Duration::from_secs(1);
-/// Bytes of results that are held before they are committed, whatever the time.
-const OUTBOX_BYTES: usize = 64 * 1024 * 1024;
 /// Late rows that a progress record shows.
 const LATE_SAMPLE: usize = 4;
-
-/// Where a job starts that has no checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// At the first record still there.
-    Earliest,
-    /// After the last record.
-    Latest,
-    /// At the first record received at or after an instant.
-    At(EventTime),
-    /// With the lake, then at the first record that the lake does not hold.
-    Lake,
-}
-
-/// Which rows a stream emits, and when.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OutputMode {
-    /// Each window once, when it closes.
-    #[default]
-    Append,
-    /// The rows that changed, now and then, marked as not final; each window's rows once more when it closes.
-    Update,
-    /// All rows of all open windows, now and then, marked as not final; for the console.
-    Complete,
-}
-
-/// How a stream job runs.
-#[derive(Clone, Debug)]
-pub struct StreamSettings {
-    /// Topic to read; [`NOSTR_EVENT_TOPIC`] by default.
-    pub raw_topic: String,
-    /// Where to start without a checkpoint; [`Start::Earliest`] by default.
-    pub start: Start,
-    /// The lake of [`Start::Lake`].
-    pub lake: Option<LakeTable>,
-    /// Only rows with an event time from this on.
-    pub from: Option<EventTime>,
-    /// Only rows with an event time before this.
-    pub until: Option<EventTime>,
-    /// Stop when what was there at the start is read, and close all windows.
-    pub until_latest: bool,
-    /// Begin anew, whatever the checkpoint says.
-    pub restart: bool,
-    /// Write and commit nothing.
-    pub debug: bool,
-    /// Which rows are emitted; [`OutputMode::Append`] by default.
-    pub output_mode: OutputMode,
-    /// Topic for the results of the query that is not inserted into one; none gives them to the observer only.
-    pub output_topic: Option<String>,
-    /// Where state lies; needed unless `debug`.
-    pub checkpoint: Option<(Arc<dyn ObjectStore>, Path)>,
-    /// Records of one epoch at most; what is late is decided once an epoch. 4,096 by default.
-    pub epoch_records_max: usize,
-    /// A partition that is caught up and has been quiet for so long no longer holds the watermark back; one minute.
-    pub idle_timeout: Duration,
-    /// How far a partition may be ahead of the slowest before it waits, in event time; by default the longest window
-    /// and sixteen panes.
-    pub max_drift: Option<event::Span>,
-}
-
-impl Default for StreamSettings {
-    fn default() -> Self {
-        Self {
-            raw_topic: NOSTR_EVENT_TOPIC.to_owned(),
-            start: Start::Earliest,
-            lake: None,
-            from: None,
-            until: None,
-            until_latest: false,
-            restart: false,
-            debug: false,
-            output_mode: OutputMode::Append,
-            output_topic: None,
-            checkpoint: None,
-            epoch_records_max: 4_096,
-            idle_timeout: Duration::from_secs(60),
-            max_drift: None,
-        }
-    }
-}
 
 /// What a stream did, from this start to its end.
 pub type StreamSummary = StreamProgress;
@@ -181,31 +99,6 @@ pub async fn stream(
 
 fn ms(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1_000.0
-}
-
-fn check_settings(job: &Job, settings: &StreamSettings) -> Result<()> {
-    job.can_stream()?;
-    let refuse = |message: &str, hint: &str| Err(Error::new(ErrorKind::Config, message).with_hint(hint));
-    if job.over_all_time() && settings.output_mode == OutputMode::Append && !settings.until_latest {
-        return refuse(
-            "the job aggregates over all time, and all time never ends",
-            "use --output-mode update, or --until-latest, or group by window(…)",
-        );
-    }
-    if settings.output_mode != OutputMode::Append && job.chains_windows() {
-        return refuse(
-            "windows over windows can only be appended: what is not final below cannot be taken back above",
-            "leave --output-mode out",
-        );
-    }
-    let to_topic = settings.output_topic.is_some() || job.outputs().iter().any(|output| output.name.is_some());
-    if settings.output_mode == OutputMode::Complete && to_topic && !settings.debug {
-        return refuse("all open windows again and again are for the console", "use --output-mode update for a topic");
-    }
-    if settings.start == Start::Lake && settings.lake.is_none() {
-        return refuse("a start with the lake needs a lake", "name it with --lake or --raw-events-s3-uri");
-    }
-    Ok(())
 }
 
 /// One run of a job.
@@ -372,8 +265,7 @@ impl<'a> Run<'a> {
         if self.settings.output_mode != OutputMode::Append && self.looked.elapsed() >= COMMIT_WITH_RESULTS {
             self.look(observer).await?;
         }
-        let full = self.outbox_bytes >= OUTBOX_BYTES;
-        let committed = full || since >= COMMIT_INTERVAL || (results && since >= COMMIT_WITH_RESULTS);
+        let committed = self.full() || since >= COMMIT_INTERVAL || (results && since >= COMMIT_WITH_RESULTS);
         if committed {
             self.commit(false, observer).await?;
         }
@@ -432,7 +324,7 @@ impl<'a> Run<'a> {
         self.progress.rows_in += rows_in;
         self.progress.lake_objects_left = left;
         let due = self.commits.as_ref().is_some_and(|commits| commits.at.elapsed() >= COMMIT_INTERVAL);
-        if left == 0 || due || self.outbox_bytes >= OUTBOX_BYTES {
+        if left == 0 || due || self.full() {
             self.commit(false, observer).await?;
         }
         self.note_progress(rows_in, &HashSet::new(), &[]);
@@ -501,6 +393,12 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Whether what waits for a commit has come to its share of the memory.
+    fn full(&self) -> bool {
+        let memory = self.job.memory();
+        self.outbox_bytes >= memory.results() || self.engine.fresh_bytes() >= memory.fresh()
+    }
+
     /// Whether everything that was there at the start has been read, with `until_latest`.
     fn at_end(&self) -> bool {
         let Some(stop_at) = &self.stop_at else { return false };
@@ -519,6 +417,7 @@ impl<'a> Run<'a> {
         let size = self.engine.size();
         progress.state = (size.rows, size.bytes);
         progress.panes = self.engine.panes();
+        progress.spilled_rows = self.engine.spilled_rows();
         let started: HashMap<i32, i64> = before.iter().map(|p| (p.partition, p.end_offset)).collect();
         let marks: HashMap<i32, Option<i64>> =
             self.engine.marks().marks().map(|((_, partition), mark)| (partition, mark)).collect();
@@ -532,68 +431,6 @@ impl<'a> Run<'a> {
             paused: self.source.is_paused(partition),
         };
         progress.partitions = self.source.positions().into_iter().map(partition).collect();
-    }
-}
-
-/// Where the rows of one call to the engine go: to their topics, and to the observer.
-struct Out<'o> {
-    job: &'o Job,
-    mode: OutputMode,
-    topics: &'o [Option<String>],
-    now_ms: i64,
-    observer: &'o mut dyn StreamObserver,
-    updates: Option<&'o mut Updates>,
-    outbox: Outbox,
-    bytes: usize,
-    rows_out: u64,
-}
-
-impl<'o> Out<'o> {
-    fn new(
-        job: &'o Job,
-        settings: &StreamSettings,
-        topics: &'o [Option<String>],
-        now_ms: i64,
-        observer: &'o mut dyn StreamObserver,
-    ) -> Self {
-        let mode = settings.output_mode;
-        Self { job, mode, topics, now_ms, observer, updates: None, outbox: Vec::new(), bytes: 0, rows_out: 0 }
-    }
-
-    fn rows(&mut self, output: usize, rows: RecordBatch, is_final: bool) -> Result<()> {
-        let mut rows = if self.mode == OutputMode::Append { rows } else { with_final(&rows, is_final)? };
-        if let Some(updates) = self.updates.as_deref_mut().filter(|_| self.mode == OutputMode::Update) {
-            match is_final {
-                true => updates.forget(self.job, output, &rows)?,
-                false => rows = updates.changed(self.job, output, rows)?,
-            }
-        }
-        if rows.num_rows() == 0 {
-            return Ok(());
-        }
-        self.rows_out += rows.num_rows() as u64;
-        if let Some(topic) = &self.topics[output] {
-            let records = output_records(self.job, output, &rows, self.now_ms)?;
-            self.bytes +=
-                records.iter().map(|record| record.value.as_ref().map_or(0, |value| value.len()) + 256).sum::<usize>();
-            push(&mut self.outbox, topic, records);
-        }
-        self.observer.rows(output, &rows)
-    }
-
-    fn into_outbox(self, outbox: &mut Outbox, bytes: &mut usize, rows_out: &mut u64) {
-        for (topic, records) in self.outbox {
-            push(outbox, &topic, records);
-        }
-        *bytes += self.bytes;
-        *rows_out += self.rows_out;
-    }
-}
-
-fn push(outbox: &mut Outbox, topic: &str, records: Vec<Record>) {
-    match outbox.iter_mut().find(|(name, _)| name == topic) {
-        Some((_, held)) => held.extend(records),
-        None => outbox.push((topic.to_owned(), records)),
     }
 }
 
