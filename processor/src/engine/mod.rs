@@ -9,6 +9,8 @@
 //! has come. What an engine does is a function of the calls made to it: nothing here reads a clock.
 
 mod intake;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
