@@ -1,18 +1,31 @@
 //! From what a person writes to what DataFusion can plan, on the syntax tree.
 //!
-//! Within one SELECT that calls `window(…)`, the names `window`, `window.start` and `window.end` mean that call and
-//! its fields, as in Spark; a call without a slide takes the job's; `explode` becomes `unnest` without its row for
-//! NULL. Nothing else is touched.
+//! SELECT by SELECT, innermost first: the table functions `TUMBLE` and `HOP` and `LATERAL VIEW` become derived tables,
+//! `explode` becomes `unnest`, Spark's shorthand for a window becomes the call it stands for, and a named window is
+//! put where QUALIFY uses it. What a SELECT says is never carried into another. Nothing else is touched; whether a
+//! window may stand where it does is decided on the plan.
+
+mod build;
+mod clauses;
+mod explode;
+mod lateral;
+mod shorthand;
+mod table_function;
+#[cfg(test)]
+mod tests;
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, GroupByExpr,
-    Ident, ObjectName, ObjectNamePart, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, Value, VisitMut,
-    VisitorMut, visit_expressions_mut,
+    Expr, Function, Ident, NamedWindowDefinition, NamedWindowExpr, ObjectNamePart, OrderBy, Query, Select, SetExpr,
+    Statement, TableFactor, VisitMut, VisitorMut, WindowType,
 };
 
 use crate::error::{Error, Result};
+use clauses::each_expr;
+
+/// Windows that other engines have and this one does not.
+const UNSUPPORTED_WINDOWS: &[&str] = &["session_window", "session", "cumulate"];
 
 /// Rewrites `statement`; `slide` is the slide of every `window(time, size)` without one.
 pub(crate) fn normalise(statement: &mut Statement, slide: Option<&str>) -> Result<()> {
@@ -30,161 +43,85 @@ struct Pass<'a> {
 impl VisitorMut for Pass<'_> {
     type Break = Box<Error>;
 
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
-        let Query { body, order_by, .. } = query;
-        if let SetExpr::Select(select) = body.as_mut() {
-            let mut order: Vec<&mut Expr> = match order_by.as_mut().map(|order| &mut order.kind) {
-                Some(OrderByKind::Expressions(by)) => by.iter_mut().map(|by| &mut by.expr).collect(),
-                _ => Vec::new(),
-            };
-            if let Err(error) = self.select(select, &mut order) {
-                return ControlFlow::Break(Box::new(error));
-            }
-        }
-        ControlFlow::Continue(())
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Self::Break> {
+        flow(table_function::lower(factor))
+    }
+
+    // After what is inside, so that nothing written here is read again.
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Self::Break> {
+        flow(self.body(&mut query.body, &mut query.order_by))
     }
 }
 
 impl Pass<'_> {
-    fn select(&self, select: &mut Select, order: &mut [&mut Expr]) -> Result<()> {
-        explode(select);
-        let mut calls: Vec<Expr> = Vec::new();
-        if let GroupByExpr::Expressions(by, _) = &mut select.group_by {
-            self.collect(by, &mut calls);
-        }
-        self.collect(&mut select.projection, &mut calls);
-        let call = match calls.as_slice() {
-            [] => return Ok(()),
-            [call] => call.clone(),
-            _ => {
-                return Err(Error::job("a SELECT calls `window` with different arguments")
-                    .with_hint("use one window a SELECT, and join two SELECTs on window.end"));
+    fn body(&self, body: &mut SetExpr, order: &mut Option<OrderBy>) -> Result<()> {
+        match body {
+            SetExpr::Select(select) => self.select(select, order),
+            // The ORDER BY of a UNION names columns of its output, so it is none of either side's.
+            SetExpr::SetOperation { left, right, .. } => {
+                self.body(left, &mut None)?;
+                self.body(right, &mut None)
             }
-        };
-        for item in &mut select.projection {
-            name_item(item);
+            _ => Ok(()),
         }
-        let mut replace = |expr: &mut Expr| replace_names(expr, &call);
-        let _: ControlFlow<()> = visit_expressions_mut(&mut select.projection, &mut replace);
-        let _: ControlFlow<()> = visit_expressions_mut(&mut select.group_by, &mut replace);
-        let _: ControlFlow<()> = visit_expressions_mut(&mut select.having, &mut replace);
-        let _: ControlFlow<()> = visit_expressions_mut(&mut select.qualify, &mut replace);
-        let _: ControlFlow<()> = visit_expressions_mut(&mut select.named_window, &mut replace);
-        for expr in order {
-            let _: ControlFlow<()> = visit_expressions_mut(*expr, &mut replace);
-        }
-        Ok(())
     }
 
-    /// Gathers the distinct `window(…)` calls, giving each the job's slide where it has none.
-    fn collect(&self, within: &mut impl VisitMut, calls: &mut Vec<Expr>) {
-        let _: ControlFlow<()> = visit_expressions_mut(within, |expr| {
-            if let Expr::Function(function) = expr
-                && is_call(function, "window")
-            {
-                if let (FunctionArguments::List(list), Some(slide)) = (&mut function.args, self.slide)
-                    && list.args.len() == 2
-                {
-                    list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Expr(text(slide))));
-                }
-                if !calls.contains(expr) {
-                    calls.push(expr.clone());
-                }
-            }
-            ControlFlow::Continue(())
-        });
+    fn select(&self, select: &mut Select, order: &mut Option<OrderBy>) -> Result<()> {
+        refuse_unsupported(select, order)?;
+        lateral::lower(select, order)?;
+        explode::lower(select, order)?;
+        shorthand::expand(select, order, self.slide)?;
+        inline_named_windows(select, order)
     }
 }
 
+fn refuse_unsupported(select: &mut Select, order: &mut Option<OrderBy>) -> Result<()> {
+    each_expr(select, order, &mut |expr| match expr {
+        Expr::Function(function) => match UNSUPPORTED_WINDOWS.iter().find(|name| is_call(function, name)) {
+            Some(name) => Err(unsupported_window(name)),
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    })
+}
+
+fn unsupported_window(name: &str) -> Error {
+    Error::job(format!("`{name}` windows are not supported")).with_hint("use window(time, size[, slide[, start]])")
+}
+
+/// `… OVER w` with `WINDOW w AS (…)`: DataFusion 55.2 looks in the select list only.
+fn inline_named_windows(select: &mut Select, order: &mut Option<OrderBy>) -> Result<()> {
+    let named = select.named_window.clone();
+    each_expr(select, order, &mut |expr| {
+        if let Expr::Function(Function { over: Some(over), .. }) = expr
+            && let WindowType::NamedWindow(name) = over
+            && let Some(NamedWindowDefinition(_, NamedWindowExpr::WindowSpec(spec))) =
+                named.iter().find(|definition| same(&definition.0, name))
+        {
+            *over = WindowType::WindowSpec(spec.clone());
+        }
+        Ok(())
+    })
+}
+
+/// Whether `function` is a plain call of `name`, in any letter case.
 fn is_call(function: &Function, name: &str) -> bool {
     function.over.is_none()
         && matches!(function.name.0.as_slice(), [ObjectNamePart::Identifier(ident)] if ident.value.eq_ignore_ascii_case(name))
 }
 
-/// `SELECT window` and `SELECT window.end` are columns called `window` and `end`.
-fn name_item(item: &mut SelectItem) {
-    let SelectItem::UnnamedExpr(expr) = item else { return };
-    let alias = match expr {
-        Expr::Identifier(ident) if ident.value.eq_ignore_ascii_case("window") => "window",
-        Expr::CompoundIdentifier(parts) => match window_field(parts) {
-            Some(field) => field,
-            None => return,
-        },
-        Expr::Function(function) if is_call(function, "window") => "window",
-        _ => return,
+/// Whether two names mean one thing: DataFusion takes a name without quotes in lower case.
+fn same(left: &Ident, right: &Ident) -> bool {
+    let meant = |name: &Ident| match name.quote_style {
+        None => name.value.to_ascii_lowercase(),
+        Some(_) => name.value.clone(),
     };
-    *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::new(alias) };
+    meant(left) == meant(right)
 }
 
-fn window_field(parts: &[Ident]) -> Option<&'static str> {
-    match parts {
-        [window, field] if window.value.eq_ignore_ascii_case("window") => {
-            match field.value.to_ascii_lowercase().as_str() {
-                "start" => Some("start"),
-                "end" => Some("end"),
-                _ => None,
-            }
-        }
-        _ => None,
+fn flow(result: Result<()>) -> ControlFlow<Box<Error>> {
+    match result {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => ControlFlow::Break(Box::new(error)),
     }
-}
-
-fn replace_names(expr: &mut Expr, call: &Expr) -> ControlFlow<()> {
-    match expr {
-        Expr::Identifier(ident) if ident.value.eq_ignore_ascii_case("window") => *expr = call.clone(),
-        Expr::CompoundIdentifier(parts) => {
-            if let Some(field) = window_field(parts) {
-                *expr = function("get_field", vec![call.clone(), text(field)]);
-            }
-        }
-        _ => {}
-    }
-    ControlFlow::Continue(())
-}
-
-/// `explode(x)` in the select list: one row an element, none for NULL (DataFusion's unnest would keep a row for NULL).
-fn explode(select: &mut Select) {
-    let mut lists: Vec<Expr> = Vec::new();
-    let _: ControlFlow<()> = visit_expressions_mut(&mut select.projection, |expr| {
-        if let Expr::Function(function) = expr
-            && is_call(function, "explode")
-        {
-            function.name = ObjectName::from(vec![Ident::new("unnest")]);
-            if let FunctionArguments::List(list) = &function.args
-                && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(list))] = list.args.as_slice()
-            {
-                lists.push(list.clone());
-            }
-        }
-        ControlFlow::Continue(())
-    });
-    for list in lists {
-        let known = Expr::IsNotNull(Box::new(list));
-        select.selection = Some(match select.selection.take() {
-            None => known,
-            Some(filter) => Expr::BinaryOp {
-                left: Box::new(Expr::Nested(Box::new(filter))),
-                op: BinaryOperator::And,
-                right: Box::new(known),
-            },
-        });
-    }
-}
-
-fn text(value: &str) -> Expr {
-    Expr::Value(Value::SingleQuotedString(value.to_owned()).into())
-}
-
-fn function(name: &str, args: Vec<Expr>) -> Expr {
-    let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(name)]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
 }
