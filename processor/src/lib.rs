@@ -6,8 +6,10 @@
 //! ```
 //!
 //! Read in this order: [`job`] (a file to a plan), `plan` (the cut at the window), `stream` (time, pure), `state`
-//! (open panes), [`lake`] (a source), [`run`] (the two loops), [`row`] (rows to text).
+//! (open panes), [`lake`] (a source), [`run`] (the two loops), [`row`] (rows to text), [`case`] (a job against the rows
+//! that it must give).
 
+pub mod case;
 mod engine;
 mod error;
 pub mod job;
