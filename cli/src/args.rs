@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Failure;
-use crate::{admin, batch, explain, ingest, lake, quickstart, relay, sql, stream, topic, up, verify};
+use crate::{admin, batch, explain, ingest, lake, quickstart, relay, sql, stream, test, topic, up, verify};
 
 /// Lands Nostr events in Kafka and in a lake, and runs SQL jobs over both, as batch or as stream.
 #[derive(Debug, Parser)]
@@ -53,6 +53,7 @@ pub(crate) enum Command {
     Sql(sql::Args),
     Explain(explain::ExplainArgs),
     Check(explain::CheckArgs),
+    Test(test::Args),
     Topic(topic::Args),
     Lake(lake::Args),
     Verify(verify::Args),
@@ -81,6 +82,7 @@ impl Command {
             Self::Sql(args) => Box::pin(sql::run(args, shutdown)).await,
             Self::Explain(args) => Box::pin(explain::explain(args)).await,
             Self::Check(args) => Box::pin(explain::check(args)).await,
+            Self::Test(args) => Box::pin(test::run(args, shutdown)).await,
             Self::Topic(args) => Box::pin(topic::run(args, shutdown)).await,
             Self::Lake(args) => Box::pin(lake::run(args, shutdown)).await,
             Self::Verify(args) => verify::run(args, shutdown).await,

@@ -76,7 +76,8 @@ impl Failure {
         ExitCode::from(self.code as u8)
     }
 
-    fn text(&self) -> String {
+    /// Message, caret and hint, as they are printed.
+    pub(crate) fn text(&self) -> String {
         let mut text = format!("error: {}", printable(&self.message));
         if let Some(caret) = &self.caret {
             write!(text, "\n{}", printable(caret.trim_end())).expect("a String takes all that is written to it");

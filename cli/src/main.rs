@@ -25,6 +25,7 @@ mod sql;
 mod store;
 mod stream;
 mod table;
+mod test;
 mod topic;
 mod up;
 mod verify;
