@@ -1,0 +1,138 @@
+"""Makes the input of the cases beside it and computes what the built-in jobs must give, by definition alone.
+
+    python3 tests/cases/answers.py
+
+Every event is put into every window that covers it, one by one; the definitions are those of jobs/README.md. Nothing is
+shared with tidegate. Events are not signed: `tidegate test` does not look at signatures.
+"""
+
+import collections
+import datetime
+import hashlib
+import json
+import pathlib
+import random
+
+HERE = pathlib.Path(__file__).parent
+SIZE_SECS, SLIDE_SECS = 3600, 1200
+START = 1704067200  # 2024-01-01T00:00:00Z
+DVM_EXCLUDED = (5666, 5969, 6666, 6969)
+# The kinds of the jobs, their neighbours, and those that a job leaves out.
+KINDS = [0, 1, 1, 1, 7, 7, 7, 7, 4999, 5000, 5050, 5999, 5666, 6000, 6050, 6969, 7000, 7001, 65535]
+
+
+def events():
+    """140 events over five hours with an hour of silence, up to four minutes out of order."""
+    chance = random.Random(20240101)
+    authors = [hashlib.sha256(b"author %d" % n).hexdigest() for n in range(7)]
+    made = []
+    for number in range(140):
+        at = START + number * 5 * 3600 // 140 - chance.randrange(240)
+        if START + 2 * 3600 <= at < START + 3 * 3600 + 1800:
+            continue
+        kind = chance.choice(KINDS)
+        tags = [["t", "tag%d" % min(chance.randrange(16), chance.randrange(16))] for _ in range(chance.randrange(5))]
+        if kind == 7:
+            target = chance.choice(made[:24])["id"] if made else None
+            tags += [["e", "root"], ["e", target or "none"], ["e"]][chance.randrange(2):]
+        if chance.random() < 0.2:
+            tags += [["t"], ["t", "", "x"], []]
+        made.append({
+            "id": hashlib.sha256(b"event %d" % number).hexdigest(),
+            "pubkey": chance.choice(authors),
+            "created_at": at,
+            "kind": kind,
+            "tags": tags,
+            "content": "event %d" % number,
+            "sig": hashlib.sha512(b"event %d" % number).hexdigest(),
+        })
+    return made
+
+
+def windows(made):
+    """Events by the start of each window that covers them."""
+    found = collections.defaultdict(list)
+    for event in made:
+        start = event["created_at"] // SLIDE_SECS * SLIDE_SECS
+        while start + SIZE_SECS > event["created_at"]:
+            found[start].append(event)
+            start -= SLIDE_SECS
+    return sorted(found.items())
+
+
+def authors_of(rows):
+    return len({event["pubkey"] for event in rows})
+
+
+def values(event, name):
+    return [tag[1] for tag in event["tags"] if len(tag) > 1 and tag[0] == name]
+
+
+def by(rows, key):
+    groups = collections.defaultdict(list)
+    for event in rows:
+        groups[key(event)].append(event)
+    return sorted(groups.items())
+
+
+def top(counted, what, number):
+    ranked = sorted(counted.items(), key=lambda pair: (-pair[1], pair[0].encode()))[:10]
+    return [{"rank": rank, what: value, number: count} for rank, (value, count) in enumerate(ranked, 1)]
+
+
+def activity(rows):
+    return [{"events": len(rows), "authors": authors_of(rows)}]
+
+
+def kinds(rows):
+    return [{"kind": kind, "events": len(of), "authors": authors_of(of)} for kind, of in by(rows, lambda e: e["kind"])]
+
+
+def hashtags(rows):
+    return top(collections.Counter(tag for event in rows for tag in set(values(event, "t"))), "tag", "events")
+
+
+def reactions(rows):
+    targets = [values(event, "e")[-1:] for event in rows if event["kind"] == 7]
+    return top(collections.Counter(target for last in targets for target in last), "event_id", "reactions")
+
+
+def dvm(rows):
+    jobs = [event for event in rows if 5000 <= event["kind"] <= 7000 and event["kind"] not in DVM_EXCLUDED]
+    answer = []
+    for kind, of in by(jobs, lambda e: e["kind"] - 1000 if 6000 <= e["kind"] < 7000 else e["kind"]):
+        requests = [event for event in of if event["kind"] < 6000]
+        others = [event for event in of if event["kind"] >= 6000]
+        answer.append({
+            "job_kind": kind,
+            "requests": len(requests),
+            "results": sum(event["kind"] < 7000 for event in others),
+            "feedback": sum(event["kind"] == 7000 for event in others),
+            "customers": authors_of(requests),
+            "dvms": authors_of(others),
+        })
+    return answer
+
+
+def rfc3339(secs):
+    return datetime.datetime.fromtimestamp(secs, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write(path, rows):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def main():
+    made = events()
+    write(HERE / "_inputs" / "events.jsonl", made)
+    for job in (activity, kinds, hashtags, reactions, dvm):
+        rows = []
+        for start, of in windows(made):
+            bounds = {"window_start": rfc3339(start), "window_end": rfc3339(start + SIZE_SECS)}
+            rows += [bounds | row for row in job(of)]
+        write(HERE / job.__name__ / "expected.jsonl", rows)
+
+
+if __name__ == "__main__":
+    main()
