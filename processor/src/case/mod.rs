@@ -17,7 +17,6 @@ mod read;
 mod rows;
 mod run;
 mod script;
-mod stub;
 mod types;
 
 pub use play::{Differs, Report, Variant, play};

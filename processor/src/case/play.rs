@@ -17,9 +17,9 @@ use super::epochs::{Epoch, SHUFFLED_PARTITIONS, in_order, shuffled};
 use super::read::{Case, CaseTable};
 use super::run::Run;
 use super::script::Script;
-use super::stub::Planned;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{Job, JobSource};
+use crate::table::TableSpec;
 
 /// Most epochs of the stream; a restart plans anew and costs more.
 const STREAM_EPOCHS_MAX: u32 = 200;
@@ -94,7 +94,9 @@ pub async fn play(case: &Case, variants: &[Variant], seed: u64) -> Report {
     for variant in variants {
         let name = variant.to_string();
         match (variant, case.stream, player.job.can_stream()) {
-            (Variant::Stream, false, refusal) => report.add("no stream".to_owned(), Ok(accepted(refusal))),
+            (Variant::Stream, false, refusal) if case.endless => {
+                report.add("no stream".to_owned(), Ok(accepted(refusal, player.job.over_all_time())));
+            }
             (Variant::Stream | Variant::Shuffled | Variant::Restarted, true, Err(error)) => {
                 report.refused(&name, &error, case);
             }
@@ -127,8 +129,8 @@ impl Report {
 }
 
 async fn plan(case: &Case, source: &JobSource) -> Result<Job> {
-    let tables = case.tables.iter().map(|table| table.spec.clone()).collect();
-    Job::plan_over(source, &case.options, tables).await
+    let tables: Vec<TableSpec> = case.tables.iter().map(|table| table.spec.clone()).collect();
+    Job::plan_over(source, &case.options, &tables).await
 }
 
 /// Statements that were planned although they must not be.
@@ -146,9 +148,12 @@ async fn refusals(case: &Case) -> Result<Option<String>> {
 }
 
 /// What is wrong with the refusal of a stream that has to be refused.
-fn accepted(refusal: Result<()>) -> Option<String> {
+///
+/// A job over all time is refused when a stream without end starts, and not by its plan.
+fn accepted(refusal: Result<()>, over_all_time: bool) -> Option<String> {
     match refusal {
-        Ok(()) => Some("the case is for batch alone, and the job is taken as a stream too".to_owned()),
+        Ok(()) if over_all_time => None,
+        Ok(()) => Some("the case has no window, and the job is taken as a stream".to_owned()),
         Err(error) if error.hint().is_none() => Some(format!("refused as a stream without a hint: {}", told(&error))),
         Err(_) => None,
     }
@@ -165,7 +170,7 @@ struct Player<'a> {
 
 impl<'a> Player<'a> {
     fn new(case: &'a Case, job: Job, seed: u64) -> Result<Self> {
-        let mut tables = Vec::with_capacity(job.tables().len());
+        let mut tables = Vec::new();
         for spec in job.tables() {
             let table = case.tables.iter().find(|table| table.spec.name == spec.name);
             tables.push(table.ok_or_else(|| {
@@ -213,11 +218,12 @@ impl<'a> Player<'a> {
     }
 
     async fn batch(&self) -> Result<Option<String>> {
-        let mut run = Run::start(&self.job, self.delays(), self.partitions(1)).await?;
+        let mut run = Run::start(&self.job, self.delays(), 1).await?;
         for (at, table) in self.tables.iter().enumerate() {
             run.rows(at, 0, &table.rows).await?;
         }
         run.finish().await?;
+        run.bounded(&self.tables.iter().map(|table| &table.rows).collect::<Vec<_>>()).await?;
         self.judge(&run)
     }
 
@@ -225,7 +231,7 @@ impl<'a> Player<'a> {
     async fn stream(&self, epochs: &[Epoch], restarted: bool) -> Result<Option<String>> {
         let greatest = epochs.iter().flat_map(|epoch| &epoch.parts).map(|part| part.partition).max();
         let partitions = if greatest.unwrap_or(0) > 0 { SHUFFLED_PARTITIONS } else { 1 };
-        let mut run = Run::start(&self.job, self.delays(), self.partitions(partitions)).await?;
+        let mut run = Run::start(&self.job, self.delays(), partitions).await?;
         let mut drained = BTreeSet::new();
         for epoch in epochs {
             for part in &epoch.parts {
@@ -244,7 +250,7 @@ impl<'a> Player<'a> {
 
     /// Follows a script; with `restarted` starting again before each step, and not only where it says so.
     async fn follow(&self, script: &Script, restarted: bool) -> Result<Option<String>> {
-        let mut run = Run::start(&self.job, self.script_delays(script), self.partitions(1)).await?;
+        let mut run = Run::start(&self.job, self.script_delays(script), 1).await?;
         let mut done = Vec::with_capacity(script.steps.len());
         for (at, step) in script.steps.iter().enumerate() {
             if (restarted && at > 0) || step.restart_before {
@@ -257,10 +263,10 @@ impl<'a> Player<'a> {
                 }
             }
             run.end_epoch(&BTreeSet::new()).await?;
-            done.push(Done { rows: run.take_only()?, watermark: run.watermark(), late: run.take_late() });
+            done.push(Done { rows: run.take_only(), watermark: run.watermark(), late: run.take_late() });
         }
         run.finish().await?;
-        self.judge_script(script, &done, &run.take_only()?)
+        self.judge_script(script, &done, &run.take_only())
     }
 
     /// Delays with which no row is late: what the case says, or else the longest step back in its input.
@@ -275,10 +281,6 @@ impl<'a> Player<'a> {
             said.unwrap_or_else(|| self.job.delay()).micros()
         };
         self.tables.iter().map(delay).collect()
-    }
-
-    fn partitions(&self, count: i32) -> Vec<Vec<i32>> {
-        vec![(0..count).collect(); self.tables.len()]
     }
 
     /// A run whose every row was in time against the rows that the case expects.

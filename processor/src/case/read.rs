@@ -24,12 +24,15 @@ use serde::Deserialize;
 use super::compare::Row;
 use super::rows::{self, Record};
 use super::script::{self, Script, StreamStep};
-use super::stub::TableSpec;
 use super::types;
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobOptions, JobSource};
+use crate::table::TableSpec;
 
 const EVENTS: &str = "events";
+/// The feature of cases for batch alone whose job has to be refused as a stream. Others are for batch alone because
+/// rows of theirs would come too late.
+const NO_WINDOW: &str = "no window";
 
 /// A job with its input and what it must give.
 #[derive(Debug)]
@@ -41,6 +44,8 @@ pub struct Case {
     pub(super) tables: Vec<CaseTable>,
     pub(super) batch: bool,
     pub(super) stream: bool,
+    /// Whether the job has to be refused as a stream: nothing in it ever ends.
+    pub(super) endless: bool,
     /// Why a refusal of the job is no failure: words of `case.toml`.
     pub(super) may_wait: Option<String>,
     /// Relative, for floats.
@@ -92,6 +97,7 @@ struct CaseFile {
     status: Option<String>,
     optional: bool,
     requires: Vec<String>,
+    features: Vec<String>,
     ordered: bool,
     float_tolerance: f64,
     table: Vec<TableEntry>,
@@ -197,12 +203,13 @@ impl Case {
         let options = JobOptions {
             window: file.window.as_deref().map(span).transpose()?,
             slide: file.slide.as_deref().map(span).transpose()?,
-            delay: None,
             vars: file.vars.clone().into_iter().collect(),
+            ..JobOptions::default()
         };
         let (may_wait, tolerance) = (file.may_wait(), file.float_tolerance);
+        let endless = !stream && file.features.iter().any(|feature| feature == NO_WINDOW);
         let name = folder.name();
-        Ok(Self { name, job, options, tables, batch, stream, may_wait, tolerance, expected, script, refused })
+        Ok(Self { name, job, options, tables, batch, stream, endless, may_wait, tolerance, expected, script, refused })
     }
 
     /// Name of its folder.
