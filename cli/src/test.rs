@@ -1,9 +1,12 @@
 //! `tidegate test DIR…`: jobs against the rows that they must give, without a broker or a lake.
 
+use std::any::Any;
 use std::io::{self, Write};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use futures::FutureExt;
 use processor::case::{Case, Differs, Report, Variant, find_cases, play};
 use tokio_util::sync::CancellationToken;
 
@@ -92,16 +95,21 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     }
 }
 
-/// A case that cannot be read is one that fails: the others are run nevertheless.
+/// A case that cannot be read, or that a defect of ours ends, is one that fails: the others are run nevertheless.
 async fn outcome(dir: &Path, variants: &[Variant], seed: u64) -> Report {
+    let failed = |how| Report { differs: vec![Differs { what: "case".to_owned(), how }], ..Report::default() };
     match Case::read(dir) {
-        Ok(case) => play(&case, variants, seed).await,
-        Err(error) => {
-            let failure = Failure::from(error);
-            let differs = Differs { what: "case".to_owned(), how: failure.text() };
-            Report { differs: vec![differs], ..Report::default() }
-        }
+        Ok(case) => match AssertUnwindSafe(play(&case, variants, seed)).catch_unwind().await {
+            Ok(report) => report,
+            Err(panic) => failed(format!("error: panicked: {}", words(panic.as_ref()))),
+        },
+        Err(error) => failed(Failure::from(error).text()),
     }
+}
+
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word")
 }
 
 #[derive(Debug, Default)]
