@@ -4,6 +4,7 @@
 //! them by that name.
 
 mod cli;
+mod conformance;
 mod house_rules;
 mod lake;
 mod lake_readers;
