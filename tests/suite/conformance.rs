@@ -8,7 +8,7 @@ use serde_json::Value;
 use tests::{finish, repository, shared, tidegate};
 
 /// Cases that do not pass yet, with the reason. One that passes must leave the list.
-const NOT_YET: [(&str, &[&str]); 5] = [
+const NOT_YET: [(&str, &[&str]); 3] = [
     (
         "session_window is not there",
         &[
@@ -19,23 +19,7 @@ const NOT_YET: [(&str, &[&str]); 5] = [
         ],
     ),
     ("cumulate is not there", &["flink/batch-cumulate-first-row", "flink/stream-cumulate"]),
-    ("window.start is not found in the members of a UNION", &["flink/offset-beyond-size", "flink/offset-equivalents"]),
-    ("NOT IN beside an equality of windows is a join that DataFusion does not run", &["flink/stream-join-not-in"]),
-    (
-        "an optimizer rule takes the pane out of the group's keys where another key determines it",
-        &[
-            "arroyo/active_drivers",
-            "arroyo/every_aggregate",
-            "arroyo/grouped_aggregates",
-            "flink/bid-last-row",
-            "flink/bid-slide-rows",
-            "flink/join-anti",
-            "flink/join-full",
-            "flink/stream-last-row",
-            "flink/stream-topn-rows-negative-offset",
-            "flink/stream-topn-rows-tumble",
-        ],
-    ),
+    ("an offset beyond the slide is refused, as Spark does", &["flink/offset-beyond-size"]),
 ];
 
 #[test]

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
+use arrow::datatypes::DataType;
 
 pub(crate) use intake::{Intake, LateRow, Range, Taken, select_leaf};
 
@@ -306,9 +307,12 @@ impl<'a> Engine<'a> {
     async fn ask(&mut self, closed: &[Vec<RecordBatch>], emit: &mut Emit<'_>) -> Result<()> {
         for (number, query) in self.queries.iter_mut().enumerate() {
             let Some(plan) = query else { continue };
-            let rows = fill(plan, closed)?;
+            let mut rows = fill(plan, closed)?;
             if rows.iter().all(Vec::is_empty) {
                 continue;
+            }
+            if self.job.plan.queries[number].breaks_ties {
+                rows = rows.into_iter().map(sorted).collect::<Result<_>>()?;
             }
             let rows = plan.run_batches(rows).await?;
             let Some(schema) = rows.first().map(RecordBatch::schema) else { continue };
@@ -390,6 +394,28 @@ impl<'a> Engine<'a> {
     }
 }
 
+/// The rows in one batch, by their columns from left to right: in an order that does not depend on how they came.
+fn sorted(rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+    let Some(schema) = rows.first().map(RecordBatch::schema) else { return Ok(rows) };
+    Ok(vec![by_columns(concat_batches(&schema, &rows)?, None)?])
+}
+
+/// Sorts rows by `first`, then by their columns from left to right.
+fn by_columns(rows: RecordBatch, first: Option<usize>) -> Result<RecordBatch> {
+    let columns = first.into_iter().chain(0..rows.num_columns());
+    let columns = columns.flat_map(|at| match rows.column(at).data_type() {
+        // The one nested column with an order that matters is the window.
+        DataType::Struct(_) => rows.column(at).as_struct().columns().to_vec(),
+        nested if nested.is_nested() => Vec::new(),
+        _ => vec![Arc::clone(rows.column(at))],
+    });
+    let keys: Vec<SortColumn> = columns.map(|values| SortColumn { values, options: None }).collect();
+    if keys.is_empty() || rows.num_rows() < 2 {
+        return Ok(rows);
+    }
+    Ok(take_record_batch(&rows, &lexsort_to_indices(&keys, None)?)?)
+}
+
 /// For every leaf of a plan over closed windows, the rows of its table.
 fn fill(plan: &SlotPlan, closed: &[Vec<RecordBatch>]) -> Result<Vec<Vec<RecordBatch>>> {
     plan.leaves()
@@ -408,15 +434,7 @@ impl Job {
         if self.plan.queries[output].sorted {
             return Ok(rows);
         }
-        let window = self.end_column(output).or_else(|| self.start_column(output));
-        let columns = window.into_iter().chain(0..rows.num_columns());
-        let sortable = columns.map(|at| rows.column(at)).filter(|column| !column.data_type().is_nested());
-        let keys: Vec<SortColumn> =
-            sortable.map(|column| SortColumn { values: Arc::clone(column), options: None }).collect();
-        if keys.is_empty() || rows.num_rows() < 2 {
-            return Ok(rows);
-        }
-        Ok(take_record_batch(&rows, &lexsort_to_indices(&keys, None)?)?)
+        by_columns(rows, self.end_column(output).or_else(|| self.start_column(output)))
     }
 }
 

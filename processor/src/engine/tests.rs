@@ -222,12 +222,17 @@ fn courses() -> impl Strategy<Value = Course> {
     })
 }
 
+/// `PROPTEST_CASES`, or few enough for every run.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(48)
+}
+
 fn block_on<T>(run: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(run)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), ..ProptestConfig::default() })]
 
     /// P1, P2, P3: whatever the order of arrival, the epochs, the partitions and the restarts, the output is that of
     /// all rows without the (row, window) pairs that were reported late; without late ones it is that of a batch.
@@ -338,6 +343,7 @@ proptest! {
                 "corr" | "covar_pop" | "covar_samp" => format!("{name}(f, v)"),
                 "percentile_cont" => "percentile_cont(v, 0.25)".to_owned(),
                 "array_agg" => "array_agg(v)".to_owned(),
+                "approx_distinct" => "approx_distinct(v)".to_owned(),
                 name if name.starts_with("regr_") => format!("{name}(f, v)"),
                 name => format!("{name}(f)"),
             };

@@ -28,7 +28,9 @@ use crate::plan::functions::{Pane, time_type, window_fields};
 use crate::plan::grouping::expand_grouping_sets;
 use crate::plan::locality::{Origin, Traced, origin_of, trace};
 use crate::plan::slot::SlotTable;
-use crate::plan::window::{calls_window, compare_by_bounds, group_by_call, window_arguments, window_at, window_call};
+use crate::plan::window::{
+    calls_window, compare_by_bounds, group_by_call, not_in_as_not_exists, window_arguments, window_at, window_call,
+};
 use crate::stream::window::WindowSpec;
 use crate::table::TableSpec;
 
@@ -83,7 +85,7 @@ pub(crate) enum Kind {
 
 /// Cuts `plan`, adding to `cuts` what it needs and does not find there.
 pub(crate) fn cut(plan: LogicalPlan, tables: &[TableSpec], cuts: &mut Vec<Cut>) -> Result<(Kind, LogicalPlan)> {
-    let plan = compare_by_bounds(plan)?;
+    let plan = compare_by_bounds(not_in_as_not_exists(plan)?)?;
     let windowed = exists(&plan, |node| node_calls_window(node));
     if windowed {
         let grouped = plan.transform_up_with_subqueries(|node| match &node {
@@ -132,8 +134,8 @@ fn cut_all_time(plan: LogicalPlan, tables: &[TableSpec], cuts: &mut Vec<Cut>) ->
     let upper = lowered.data.transform_up_with_subqueries(|node| match &node {
         // One row for no rows at all is beyond what groups can say; a constant key is not the same.
         LogicalPlan::Aggregate(aggregate) if lowest(aggregate) && !aggregate.group_expr.is_empty() => {
-            let lower = LogicalPlanBuilder::from(Arc::clone(&aggregate.input))
-                .aggregate(pane_and_keys(lit(0_i64), &aggregate.group_expr, None), aggregate.aggr_expr.clone())?
+            let lower = LogicalPlanBuilder::from(with_pane(&aggregate.input, lit(0_i64))?)
+                .aggregate(pane_and_keys(&aggregate.group_expr, None), aggregate.aggr_expr.clone())?
                 .build()?;
             let cut = Cut {
                 spec: None,
@@ -234,9 +236,9 @@ fn cut_aggregate(aggregate: &Aggregate, at: usize, tables: &[TableSpec], cuts: &
     let (time, spec) = window_arguments(call)?;
     let above = check_time(&aggregate.input, &time, tables, cuts)?;
     let pane = ScalarUDF::new_from_impl(Pane::new(spec)).call(vec![cast(time.clone(), time_type())]);
-    let lower = LogicalPlanBuilder::from(Arc::clone(&aggregate.input))
-        .filter(time.is_not_null())?
-        .aggregate(pane_and_keys(pane, &aggregate.group_expr, Some(at)), aggregate.aggr_expr.clone())?
+    let input = LogicalPlanBuilder::from(Arc::clone(&aggregate.input)).filter(time.is_not_null())?.build()?;
+    let lower = LogicalPlanBuilder::from(with_pane(&input, pane)?)
+        .aggregate(pane_and_keys(&aggregate.group_expr, Some(at)), aggregate.aggr_expr.clone())?
         .build()?;
     admission::check(&lower)?;
     let cut = Cut {
@@ -278,9 +280,17 @@ fn sorted_lists(scan: LogicalPlan, aggregate: &Aggregate) -> Result<LogicalPlan>
     Ok(LogicalPlanBuilder::from(scan).project(sorted)?.build()?)
 }
 
-fn pane_and_keys(pane: Expr, groups: &[Expr], window_at: Option<usize>) -> Vec<Expr> {
+/// The rows with their pane as a column. As a group expression the optimizer would take it away where it is constant
+/// or follows from another key.
+fn with_pane(input: &LogicalPlan, pane: Expr) -> Result<LogicalPlan> {
+    let columns = input.schema().columns().into_iter().map(Expr::Column);
+    let columns: Vec<Expr> = std::iter::once(pane.alias(PANE)).chain(columns).collect();
+    Ok(LogicalPlanBuilder::from(input.clone()).project(columns)?.build()?)
+}
+
+fn pane_and_keys(groups: &[Expr], window_at: Option<usize>) -> Vec<Expr> {
     let keys = groups.iter().enumerate().filter(|(at, _)| Some(*at) != window_at).map(|(_, key)| key.clone());
-    std::iter::once(pane.alias(PANE)).chain(keys).collect()
+    std::iter::once(col(PANE)).chain(keys).collect()
 }
 
 /// A window among the columns of a SELECT: rows are kept until their windows close, and come once for each.

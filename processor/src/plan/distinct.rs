@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 /// Column of a distinct expression's values.
 const DISTINCT: &str = "__distinct";
 /// Column that says which inner aggregate a row comes from: 0 is that of the plain functions.
-const BRANCH: &str = "__branch";
+pub(super) const BRANCH: &str = "__branch";
 
 /// `true` when some function of the aggregate is distinct.
 pub(crate) fn has_distinct(aggregate: &Aggregate) -> bool {

@@ -57,6 +57,8 @@ pub(crate) struct Query {
     pub(crate) schema: SchemaRef,
     /// The query itself says in which order its rows come.
     pub(crate) sorted: bool,
+    /// Something in the query depends on the order of rows that it does not order itself: ties of a rank, for example.
+    pub(crate) breaks_ties: bool,
 }
 
 /// A job's queries, cut and checked.
@@ -91,7 +93,14 @@ impl JobPlan {
                 Kind::Stateless | Kind::Bounded => vec![Origin::Value; schema.fields().len()],
             };
             let sorted = plan.exists(|node| Ok(matches!(node, LogicalPlan::Sort(_))))?;
-            queries.push(Query { name, kind, plan, origins, schema, sorted });
+            let breaks_ties = plan.exists(|node| {
+                Ok(match node {
+                    LogicalPlan::Window(_) | LogicalPlan::Limit(_) => true,
+                    LogicalPlan::Aggregate(aggregate) => aggregate.aggr_expr.iter().any(takes_order),
+                    _ => false,
+                })
+            })?;
+            queries.push(Query { name, kind, plan, origins, schema, sorted, breaks_ties });
         }
         for cut in &mut cuts {
             cut.lower = session.optimize(&cut.lower)?;
@@ -224,6 +233,17 @@ async fn read_tables(
         read.push(ReadTable { spec: spec.clone(), columns, time_at });
     }
     Ok(read)
+}
+
+/// Whether an aggregate depends on the order of its rows. That over the branches of distinct aggregates has one row a
+/// group.
+fn takes_order(aggregate: &Expr) -> bool {
+    let by_order = ["array_agg", "string_agg", "first_value", "last_value", "nth_value", "any_value"];
+    let one_row = aggregate.column_refs().iter().any(|column| column.name == distinct::BRANCH);
+    let takes = aggregate.exists(|part| {
+        Ok(matches!(part, Expr::AggregateFunction(function) if by_order.contains(&function.func.name())))
+    });
+    !one_row && takes.unwrap_or(true)
 }
 
 fn indent(text: &mut String, title: &str, plan: &LogicalPlan) {

@@ -1,10 +1,13 @@
 //! Windows in a plan: where a `window(…)` is called, what its lengths are, and which columns come from one.
 
+use std::sync::Arc;
+
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, ScalarValue};
 use datafusion::functions::core::expr_fn::{get_field, named_struct};
-use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::logical_expr::expr::{Exists, ScalarFunction};
+use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, Subquery, lit};
 use event::Span;
 
 use crate::error::{Error, Result};
@@ -234,6 +237,53 @@ pub(crate) fn compare_by_bounds(plan: LogicalPlan) -> Result<LogicalPlan> {
                 Ok(Transformed::yes(bound("start").and(bound("end"))))
             })
         })
+    })?;
+    Ok(rewritten.data)
+}
+
+/// `x NOT IN (SELECT y …)` that looks at the outer row, as `NOT EXISTS`: DataFusion 55.2 runs the former with one join
+/// key only. A NULL on either side keeps the row out, as it does in SQL.
+pub(crate) fn not_in_as_not_exists(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let rewritten = plan.transform_up_with_subqueries(|node| {
+        let LogicalPlan::Filter(filter) = node else { return Ok(Transformed::no(node)) };
+        let mut changed = false;
+        let mut parts = Vec::new();
+        for part in split_conjunction_owned(filter.predicate.clone()) {
+            match part {
+                Expr::InSubquery(test) if test.negated && !test.subquery.outer_ref_columns.is_empty() => {
+                    changed = true;
+                    let outer = test.expr.transform_up(|part| {
+                        Ok(match part {
+                            Expr::Column(column) => {
+                                let (_, field) = filter.input.schema().qualified_field_from_column(&column)?;
+                                Transformed::yes(Expr::OuterReferenceColumn(Arc::clone(field), column))
+                            }
+                            other => Transformed::no(other),
+                        })
+                    })?;
+                    let outer = outer.data;
+                    let inner = LogicalPlanBuilder::from(test.subquery.subquery.as_ref().clone());
+                    let value = Expr::Column(inner.schema().columns()[0].clone());
+                    let found = value.clone().eq(outer.clone()).or(value.is_null()).or(outer.clone().is_null());
+                    let mut outer_ref_columns = test.subquery.outer_ref_columns.clone();
+                    outer_ref_columns.push(outer);
+                    parts.push(Expr::Exists(Exists {
+                        subquery: Subquery {
+                            subquery: Arc::new(inner.filter(found)?.build()?),
+                            outer_ref_columns,
+                            spans: test.subquery.spans,
+                        },
+                        negated: true,
+                    }));
+                }
+                other => parts.push(other),
+            }
+        }
+        if !changed {
+            return Ok(Transformed::no(LogicalPlan::Filter(filter)));
+        }
+        let predicate = conjunction(parts).unwrap_or_else(|| lit(true));
+        Ok(Transformed::yes(LogicalPlanBuilder::from(filter.input).filter(predicate)?.build()?))
     })?;
     Ok(rewritten.data)
 }

@@ -2,9 +2,9 @@
 
 use datafusion::sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, ExceptSelectItem, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, GroupByExpr, Ident, ObjectName, Query, Select, SelectFlavor, SelectItem, SetExpr, TableAlias,
-    TableFactor, TableWithJoins, Value, WildcardAdditionalOptions,
+    ExceptSelectItem, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
+    GroupByExpr, Ident, ObjectName, Query, Select, SelectFlavor, SelectItem, SetExpr, TableAlias, TableFactor,
+    TableWithJoins, Value, WildcardAdditionalOptions,
 };
 
 /// A text literal.
@@ -58,25 +58,8 @@ pub(super) fn except(columns: Vec<Ident>) -> Option<ExceptSelectItem> {
     columns.next().map(|first_element| ExceptSelectItem { first_element, additional_elements: columns.collect() })
 }
 
-/// `left AND right`, or whichever is there.
-pub(super) fn and(left: Option<Expr>, right: Option<Expr>) -> Option<Expr> {
-    match (left, right) {
-        (Some(left), Some(right)) => Some(Expr::BinaryOp {
-            left: Box::new(Expr::Nested(Box::new(left))),
-            op: BinaryOperator::And,
-            right: Box::new(right),
-        }),
-        (left, right) => left.or(right),
-    }
-}
-
-/// `(SELECT items FROM from WHERE filter) AS alias`
-pub(super) fn derived(
-    items: Vec<SelectItem>,
-    from: TableFactor,
-    filter: Option<Expr>,
-    alias: Option<TableAlias>,
-) -> TableFactor {
+/// `(SELECT items FROM from) AS alias`
+pub(super) fn derived(items: Vec<SelectItem>, from: TableFactor, alias: Option<TableAlias>) -> TableFactor {
     let select = Select {
         select_token: AttachedToken::empty(),
         optimizer_hints: Vec::new(),
@@ -90,7 +73,7 @@ pub(super) fn derived(
         from: vec![TableWithJoins { relation: from, joins: Vec::new() }],
         lateral_views: Vec::new(),
         prewhere: None,
-        selection: filter,
+        selection: None,
         connect_by: Vec::new(),
         group_by: GroupByExpr::Expressions(Vec::new(), Vec::new()),
         cluster_by: Vec::new(),

@@ -6,7 +6,7 @@
 
 use datafusion::sql::sqlparser::ast::{Expr, Function, GroupByExpr, Ident, OrderBy, Select, SelectItem};
 
-use super::build::{and, arguments, function};
+use super::build::{arguments, function};
 use super::clauses::{each_expr, each_expr_in};
 use super::is_call;
 use crate::error::{Error, Result};
@@ -46,11 +46,6 @@ impl Generator {
         function(name, vec![self.list.clone()])
     }
 
-    /// Which rows have any; none when all do.
-    pub(super) fn filter(&self) -> Option<Expr> {
-        (!self.outer).then(|| Expr::IsNotNull(Box::new(self.list.clone())))
-    }
-
     /// The name of the generated column where the text has none.
     pub(super) fn column() -> Ident {
         Ident::new(COLUMN)
@@ -61,7 +56,7 @@ impl Generator {
 pub(super) fn lower(select: &mut Select, order: &mut Option<OrderBy>) -> Result<()> {
     // DataFusion 55.2 unnests below a GROUP BY without the rows for NULL.
     let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(by, _) if by.is_empty());
-    let mut filters: Vec<Option<Expr>> = Vec::new();
+    let mut generators = 0;
     for item in &mut select.projection {
         let (expr, alias) = match item {
             SelectItem::UnnamedExpr(expr) => (expr, Generator::column()),
@@ -73,18 +68,15 @@ pub(super) fn lower(select: &mut Select, order: &mut Option<OrderBy>) -> Result<
                 return Err(Error::job("`explode_outer` stands in a SELECT with GROUP BY")
                     .with_hint("explode in a subquery, and group what it gives"));
             }
-            filters.push(generator.filter());
+            generators += 1;
             *item = SelectItem::ExprWithAlias { expr: generator.rows(), alias };
         }
     }
     refuse_others(select, order)?;
-    if filters.len() > 1 {
+    if generators > 1 {
         return Err(Error::job("a SELECT calls `explode` more than once").with_hint(
             "explode one list a SELECT: put the first into a subquery, or use LATERAL VIEW explode(…) v AS c",
         ));
-    }
-    for filter in filters {
-        select.selection = and(select.selection.take(), filter);
     }
     Ok(())
 }

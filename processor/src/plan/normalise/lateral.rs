@@ -86,7 +86,7 @@ impl Columns {
         }
         let items = vec![star(), aliased(generator.rows(), column.clone())];
         let inner = std::mem::replace(relation, super::build::table(Vec::new()));
-        *relation = derived(items, inner, generator.filter(), Some(table_alias(self.table.clone())));
+        *relation = derived(items, inner, Some(table_alias(self.table.clone())));
         if let Some(name) = last_part(&lateral_view_name) {
             self.views.push((name, column));
         }

@@ -33,8 +33,8 @@ pub(super) fn lower(factor: &mut TableFactor) -> Result<()> {
     };
     let Some((call, alias)) = lowered else { return Ok(()) };
     let alias = alias.or_else(|| call.table_name().map(table_alias));
-    let windowed = derived(vec![star(), aliased(call.window(), WINDOW)], call.data, None, None);
-    *factor = derived(columns(), windowed, None, alias);
+    let windowed = derived(vec![star(), aliased(call.window(), WINDOW)], call.data, None);
+    *factor = derived(columns(), windowed, alias);
     Ok(())
 }
 

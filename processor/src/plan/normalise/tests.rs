@@ -368,12 +368,12 @@ async fn qualify_may_name_an_alias() {
 #[test]
 fn explode_is_unnest_without_a_row_for_null() {
     for (sql, want) in [
-        ("SELECT kind, explode(x) AS c FROM t", "SELECT kind, unnest(x) AS c FROM t WHERE x IS NOT NULL"),
-        ("SELECT Explode(x) FROM t WHERE a OR b", "SELECT unnest(x) AS col FROM t WHERE (a OR b) AND x IS NOT NULL"),
+        ("SELECT kind, explode(x) AS c FROM t", "SELECT kind, unnest(x) AS c FROM t"),
+        ("SELECT Explode(x) FROM t WHERE a OR b", "SELECT unnest(x) AS col FROM t WHERE a OR b"),
         ("SELECT explode_outer(x) AS c FROM t WHERE a", "SELECT unnest_outer(x) AS c FROM t WHERE a"),
         (
             "SELECT explode(y) AS z FROM (SELECT explode(x) AS y FROM t) AS d",
-            "SELECT unnest(y) AS z FROM (SELECT unnest(x) AS y FROM t WHERE x IS NOT NULL) AS d WHERE y IS NOT NULL",
+            "SELECT unnest(y) AS z FROM (SELECT unnest(x) AS y FROM t) AS d",
         ),
     ] {
         assert_eq!(rewritten(sql), want);
@@ -419,7 +419,7 @@ fn a_lateral_view_is_a_derived_table_of_the_same_name() {
     for (sql, want) in [
         (
             "SELECT t.kind, v.c, c FROM t LATERAL VIEW explode(t.x) v AS c WHERE v.c <> 'a' ORDER BY v.c",
-            "SELECT t.kind, t.c, c FROM (SELECT *, unnest(t.x) AS c FROM t WHERE t.x IS NOT NULL) AS t \
+            "SELECT t.kind, t.c, c FROM (SELECT *, unnest(t.x) AS c FROM t) AS t \
              WHERE t.c <> 'a' ORDER BY t.c",
         ),
         (
@@ -430,19 +430,19 @@ fn a_lateral_view_is_a_derived_table_of_the_same_name() {
         (
             "SELECT d FROM t LATERAL VIEW explode(x) v AS c LATERAL VIEW explode(split(v.c)) w AS d",
             "SELECT d FROM (SELECT *, unnest(split(t.c)) AS d FROM \
-             (SELECT *, unnest(x) AS c FROM t WHERE x IS NOT NULL) AS t WHERE split(t.c) IS NOT NULL) AS t",
+             (SELECT *, unnest(x) AS c FROM t) AS t) AS t",
         ),
         (
             "SELECT v.col FROM (SELECT x FROM t) LATERAL VIEW explode(x) v",
-            "SELECT v.col FROM (SELECT *, unnest(x) AS col FROM (SELECT x FROM t) WHERE x IS NOT NULL) AS v",
+            "SELECT v.col FROM (SELECT *, unnest(x) AS col FROM (SELECT x FROM t)) AS v",
         ),
         (
             "SELECT t.*, v.* FROM t LATERAL VIEW explode(x) v AS c",
-            "SELECT t.* EXCEPT (c), t.c FROM (SELECT *, unnest(x) AS c FROM t WHERE x IS NOT NULL) AS t",
+            "SELECT t.* EXCEPT (c), t.c FROM (SELECT *, unnest(x) AS c FROM t) AS t",
         ),
         (
             "SELECT v.c FROM t LATERAL VIEW explode(x) v AS c WHERE EXISTS (SELECT v.c FROM u AS v)",
-            "SELECT t.c FROM (SELECT *, unnest(x) AS c FROM t WHERE x IS NOT NULL) AS t \
+            "SELECT t.c FROM (SELECT *, unnest(x) AS c FROM t) AS t \
              WHERE EXISTS (SELECT v.c FROM u AS v)",
         ),
     ] {
@@ -455,15 +455,12 @@ fn a_lateral_view_stands_over_a_table_function_and_below_a_window() {
     let sql = "SELECT window.end, v.c, count(*) FROM t LATERAL VIEW explode(x) v AS c \
                GROUP BY window(t.ts, '1 hour'), v.c";
     let want = "SELECT get_field(window(t.ts, '1 hour'), 'end') AS end, t.c, count(*) FROM \
-                (SELECT *, unnest(x) AS c FROM t WHERE x IS NOT NULL) AS t GROUP BY window(t.ts, '1 hour'), t.c";
+                (SELECT *, unnest(x) AS c FROM t) AS t GROUP BY window(t.ts, '1 hour'), t.c";
     assert_eq!(rewritten(sql), want);
     let args = "ts, '1 hour', '1 hour'";
     assert_eq!(
         rewritten("SELECT window_end, w.c FROM TUMBLE(t, ts, '1 hour') LATERAL VIEW explode(x) w AS c"),
-        format!(
-            "SELECT window_end, t.c FROM (SELECT *, unnest(x) AS c FROM {} AS t WHERE x IS NOT NULL) AS t",
-            windowed("t", args)
-        )
+        format!("SELECT window_end, t.c FROM (SELECT *, unnest(x) AS c FROM {} AS t) AS t", windowed("t", args))
     );
 }
 
