@@ -52,8 +52,7 @@ fn compare(output: &[String], mut want: Vec<String>) -> Result<()> {
     if got == want {
         return Ok(());
     }
-    let surplus = minus(&got, &want);
-    let missing = minus(&want, &got);
+    let (surplus, missing) = (minus(&got, &want), minus(&want, &got));
     bail!("{} rows instead of {}; too many: {surplus:#?}; missing: {missing:#?}", got.len(), want.len())
 }
 
