@@ -150,6 +150,11 @@ impl Broker {
         Ok((0..).zip(ends).map(|(partition, end)| OffsetRange { partition, start: 0, end }).collect())
     }
 
+    /// Whether no partition of a topic lacks a marker.
+    pub(super) fn is_stable(&self, topic: &str) -> bool {
+        self.topic(topic).is_ok_and(|all| all.iter().all(|partition| partition.open.is_empty()))
+    }
+
     /// Committed records of a partition from an offset on.
     fn visible<'a>(&'a self, partition: &'a Partition, from: i64) -> impl DoubleEndedIterator<Item = &'a StoredRecord> {
         let (from, end) = (position(from), position(self.readable(partition)));
