@@ -52,8 +52,8 @@ pub struct SimLog {
 impl SimLog {
     /// A log of its own, in which nothing goes wrong and time is real.
     #[must_use]
-    pub fn flawless() -> Self {
-        let cluster = Cluster { broker: Broker::new(Rules::default()), feed: Feed::default() };
+    pub fn flawless(rules: Rules) -> Self {
+        let cluster = Cluster { broker: Broker::new(rules), feed: Feed::default() };
         Self { cluster: Shared::new(cluster), hand: Hand::clean(), pace: Pace::Waits, clock: Clock::system() }
     }
 
@@ -123,7 +123,12 @@ impl Log for SimLog {
     }
 
     async fn committed(&self, group: &str, topic: &str) -> Result<Offsets> {
-        self.step(Op::Committed, |broker| broker.committed(group, topic)).await
+        self.step(Op::Committed, |broker| {
+            // Who asks for stable offsets waits for those that are decided.
+            broker.settle();
+            broker.committed(group, topic)
+        })
+        .await
     }
 
     async fn last_by_key(&self, topic: &str, key: &[u8]) -> Result<Option<StoredRecord>> {
