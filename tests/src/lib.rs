@@ -9,6 +9,7 @@ pub mod lake_contract;
 pub mod log_contract;
 mod machine;
 pub mod oracle;
+pub mod sim;
 pub mod stage;
 
 pub use binary::{Finished, finish, tidegate};

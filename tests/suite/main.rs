@@ -10,3 +10,4 @@ mod lake;
 mod lake_readers;
 mod main_job;
 mod readme;
+mod simulation;
