@@ -22,7 +22,7 @@ use crate::job::{Job, JobSource};
 use crate::table::TableSpec;
 
 /// Most epochs of the stream; a restart plans anew and costs more.
-const STREAM_EPOCHS_MAX: u32 = 200;
+const STREAM_EPOCHS_MAX: u32 = 2_000;
 const RESTARTS_MAX: u32 = 30;
 
 /// A way to run a case.
@@ -289,7 +289,7 @@ impl<'a> Player<'a> {
         if let (late, partly) = run.late()
             && late + partly > 0
         {
-            wrong.push(format!("{late} rows came too late, {partly} for some of their windows, and none should"));
+            wrong.push(format!("{late} rows came too late, {partly} more for some of their windows, and none should"));
         }
         let expected = self.case.expected.as_deref().unwrap_or_default();
         let alone = self.job.outputs().len() == 1;

@@ -147,3 +147,27 @@ fn cases_are_found_below_a_folder_and_named_by_their_path() {
     fs::create_dir(folder.0.path().join("empty")).unwrap();
     assert!(find_cases(&folder.0.path().join("empty")).unwrap_err().hint().is_some());
 }
+
+#[tokio::test]
+async fn a_row_that_comes_too_late_is_said_and_so_is_what_it_changes() {
+    let toml = |delay: &str| {
+        format!("[tables.a]\nfile = 'input.jsonl'\nevent_time = 't'\ncolumns = {{ t = 'timestamp' }}\n{delay}\n")
+    };
+    let rows: Vec<String> = [10, 20, 30, 5, 40, 50].map(|t| format!("{{\"t\": \"2020-01-01T00:00:{t:02}Z\"}}")).into();
+    let starts: Vec<String> =
+        ["10", "20", "30", "05", "40", "50"].map(|s| format!("{{\"s\": \"2020-01-01T00:00:{s}Z\"}}")).into();
+    let (rows, starts) = (rows.join("\n"), starts.join("\n"));
+    let job = ("job.sql", "SELECT window.start AS s FROM a GROUP BY window(t, '1 second')");
+    let report = async |delay: &str| {
+        let toml = toml(delay);
+        let files = [job, ("input.jsonl", &rows), ("expected.jsonl", &starts), ("case.toml", &toml)];
+        play(&Folder::new(&files).read().unwrap(), &Variant::ALL, 1).await
+    };
+    let enough = report("").await;
+    assert_eq!(enough.agrees, ["batch", "stream", "shuffled", "restarted"], "{:?}", enough.differs);
+    let too_little = report("min_delay = '1 second'").await;
+    let stream = too_little.differs.iter().find(|differs| differs.what == "stream").unwrap();
+    assert!(stream.how.starts_with("1 rows came too late, 0 more for some"), "{}", stream.how);
+    assert!(stream.how.contains("- {\"s\":\"2020-01-01T00:00:05Z\"}"), "{}", stream.how);
+    assert!(too_little.agrees.contains(&"batch".to_owned()), "{:?}", too_little.differs);
+}
