@@ -4,6 +4,7 @@
 //! place of all. Segments are written first; the control record goes into the transaction that also holds the results
 //! and the offsets. A crash between the two leaves an object that nothing refers to.
 
+use std::collections::HashSet;
 use std::io::Cursor;
 use std::sync::Arc;
 
@@ -12,8 +13,9 @@ use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::FileWriter;
 use bytes::Bytes;
 use event::layout::JOBS_TOPIC;
+use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use topic::{Log, Record, TopicSpec};
@@ -93,15 +95,15 @@ pub(super) struct Snapshots {
 }
 
 impl Snapshots {
-    /// Writes state of a cut; none when there is no row.
-    pub(super) async fn write(&self, epoch: u64, cut: &str, state: &RecordBatch) -> Result<Option<Segment>> {
+    /// Writes state of a cut to an object whose name begins with `name`; none when there is no row.
+    pub(super) async fn write(&self, name: &str, cut: &str, state: &RecordBatch) -> Result<Option<Segment>> {
         if state.num_rows() == 0 {
             return Ok(None);
         }
         let bytes = encode(state)?;
         let sha256 = hex::encode(Sha256::digest(&bytes));
-        // The hash keeps two copies of a job apart until one of them is fenced.
-        let path = self.prefix.clone().join(format!("{epoch:012}-{}-{}.arrow", &cut[..8], &sha256[..16]));
+        // The generation and the hash keep two copies of a job apart until one of them is fenced.
+        let path = self.prefix.clone().join(format!("{name}-{}-{}.arrow", &cut[..8], &sha256[..16]));
         self.store.put(&path, PutPayload::from(bytes)).await?;
         let rows = state.num_rows() as u64;
         Ok(Some(Segment { cut: cut.to_owned(), object: path.to_string(), sha256, rows }))
@@ -122,6 +124,28 @@ impl Snapshots {
             return Err(gone("is not what was written"));
         }
         decode(bytes)
+    }
+
+    /// Removes the objects of generations before `generation` that are not in `kept`.
+    pub(super) async fn collect(&self, kept: &HashSet<String>, generation: u64) {
+        let of_generation = |object: &ObjectMeta| {
+            object.location.filename()?.split('-').next()?.parse::<u64>().ok().filter(|of| *of < generation)
+        };
+        let mut objects = self.store.list(Some(&self.prefix));
+        loop {
+            match objects.try_next().await {
+                Ok(Some(object)) => {
+                    if of_generation(&object).is_some() && !kept.contains(object.location.as_ref()) {
+                        self.forget(object.location.as_ref()).await;
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "could not look for checkpoint objects that nothing refers to");
+                    return;
+                }
+            }
+        }
     }
 
     /// Removes an object that no control record refers to any more; one that stays behind does no harm.

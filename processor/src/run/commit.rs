@@ -2,8 +2,8 @@
 //!
 //! First the state goes to the object store, then one transaction makes results, late rows, the control record and the
 //! offsets visible together. An outage is waited out: what is to be committed is kept, and the transaction is begun
-//! anew when the log answers again. Whoever has been fenced looks at the control record: another run there means that
-//! it has been taken over, its own that its transaction only timed out.
+//! anew when the log answers again. Whoever has been fenced looks at the control record: one that it does not know
+//! means that another run has taken over, its own that its transaction only timed out.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,13 +20,15 @@ use tokio_util::sync::CancellationToken;
 use topic::{Log, Offsets, Record, Writer};
 
 use super::checkpoint::{Control, Owner, Segment, Snapshots, VERSION, control_record, create_jobs_topic, read_control};
+use super::settings::{Pace, StreamSettings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 
-/// Waits between two attempts, doubling.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 /// A cut whose state lies in more segments than this is written whole.
 const SEGMENTS_MAX: usize = 8;
+
+const ONE_COPY: &str =
+    "one copy of a job runs at a time; stop the other, or give this one a name or checkpoint of its own";
 
 /// What a transaction writes beside the control record: topic and records.
 pub(super) type Outbox = Vec<(String, Vec<Record>)>;
@@ -47,8 +49,11 @@ pub(super) struct Commits {
     writer: Box<dyn Writer>,
     snapshots: Snapshots,
     shutdown: CancellationToken,
-    /// What the last committed control record says.
+    pace: Pace,
+    /// What is to be committed next, and says where the job stands.
     pub(super) control: Control,
+    /// The control record in the log, as far as this run knows.
+    committed: Option<Control>,
     /// When the last commit ended, and how long it took.
     pub(super) at: Instant,
     pub(super) took: Duration,
@@ -63,14 +68,15 @@ impl Commits {
         clock: Clock,
         id: String,
         place: (Arc<dyn ObjectStore>, Path),
-        restart: bool,
+        settings: &StreamSettings,
         shutdown: CancellationToken,
     ) -> Result<(Self, bool)> {
         create_jobs_topic(log.as_ref()).await?;
         let writer = log.writer(Some(&id)).await?;
         let found = read_control(log.as_ref(), &id).await?;
         let generation = found.as_ref().map_or(0, |control| control.owner.generation) + 1;
-        let found = found.filter(|_| !restart);
+        let committed = found.clone();
+        let found = found.filter(|_| !settings.restart);
         if let Some(control) = &found {
             check_control(job, &id, control)?;
         }
@@ -80,13 +86,18 @@ impl Commits {
         control.cuts = job.plan.fingerprints();
         let snapshots = Snapshots { store: place.0, prefix: place.1.join(id.as_str()) };
         let (at, took) = (Instant::now(), Duration::ZERO);
-        Ok((Self { id, log, clock, writer, snapshots, shutdown, control, at, took }, resumed))
+        let pace = settings.pace;
+        Ok((Self { id, log, clock, writer, snapshots, shutdown, pace, control, committed, at, took }, resumed))
     }
 
     /// Makes this run the job's, before its first result: a copy that was fenced can then see who did it.
     pub(super) async fn claim(&mut self, offsets: Option<(&str, &Offsets)>) -> Result<()> {
         let control = self.control.clone();
-        self.transact(control, &Vec::new(), offsets).await
+        self.transact(control, &Vec::new(), offsets).await?;
+        // What earlier runs wrote and did not commit is of no use to anyone.
+        let kept = self.objects();
+        self.snapshots.collect(&kept, self.control.owner.generation).await;
+        Ok(())
     }
 
     /// The state that the control record refers to, by cut of the job.
@@ -96,11 +107,17 @@ impl Commits {
         for segment in self.control.segments.clone() {
             let cut = fingerprints.iter().position(|(fingerprint, _)| *fingerprint == segment.cut);
             let cut = cut.ok_or_else(|| Error::internal("a checked checkpoint holds an unknown cut"))?;
-            let mut wait = BACKOFF.0;
+            let mut wait = self.pace.retry;
             let rows = loop {
                 match self.snapshots.read(&segment).await {
                     Err(error) if error.kind() == ErrorKind::Unavailable => self.pause(&mut wait, error).await?,
-                    read => break read?,
+                    Err(error) => {
+                        // Whoever took over since may have removed it.
+                        let mine = self.control.clone();
+                        self.check_control(&mine, false).await?;
+                        return Err(error);
+                    }
+                    Ok(rows) => break rows,
                 }
             };
             state.push((cut, rows));
@@ -149,9 +166,10 @@ impl Commits {
     }
 
     async fn write_segment(&mut self, epoch: u64, cut: &str, state: &RecordBatch) -> Result<Option<Segment>> {
-        let mut wait = BACKOFF.0;
+        let mut wait = self.pace.retry;
+        let name = format!("{:08}-{epoch:012}", self.control.owner.generation);
         loop {
-            match self.snapshots.write(epoch, cut, state).await {
+            match self.snapshots.write(&name, cut, state).await {
                 Err(error) if error.kind() == ErrorKind::Unavailable => self.pause(&mut wait, error).await?,
                 written => return written,
             }
@@ -160,25 +178,33 @@ impl Commits {
 
     /// One transaction, begun anew until it is decided.
     async fn transact(&mut self, control: Control, outbox: &Outbox, offsets: Option<(&str, &Offsets)>) -> Result<()> {
-        let mut wait = BACKOFF.0;
-        loop {
-            let failed = match self.attempt(&control, outbox, offsets).await {
-                Ok(()) => break,
-                Err(failed) => failed,
-            };
-            let kind = failed.kind();
-            if !matches!(kind, ErrorKind::Fenced | ErrorKind::Unavailable) {
-                return Err(failed);
+        let mut wait = self.pace.retry;
+        let mut tried = self.attempt(&control, outbox, offsets).await;
+        let mut fenced = 0;
+        while let Err(failed) = tried {
+            match failed.kind() {
+                ErrorKind::Unavailable => {}
+                // Its own transaction may have timed out, but not twice: two copies would fence each other for ever.
+                ErrorKind::Fenced if fenced == 0 => fenced += 1,
+                ErrorKind::Fenced => {
+                    return Err(Error::new(
+                        ErrorKind::Fenced,
+                        format!("job `{}` is being taken over by another copy", self.id),
+                    )
+                    .with_hint(ONE_COPY)
+                    .with_source(failed));
+                }
+                _ => return Err(failed),
             }
             self.pause(&mut wait, failed).await?;
-            // A new writer waits until what the old one had begun is decided; the control record then tells.
-            match self.reopen().await {
-                Ok(Some(decided)) if decided == control => break,
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::Unavailable => {}
+            tried = match self.reopen(&control).await {
+                Ok(true) => Ok(()),
+                Ok(false) => self.attempt(&control, outbox, offsets).await,
+                Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
                 Err(error) => return Err(error),
-            }
+            };
         }
+        self.committed = Some(control.clone());
         self.control = control;
         Ok(())
     }
@@ -197,30 +223,35 @@ impl Commits {
         Ok(())
     }
 
-    /// The control record as it stands, and a new writer, unless another run has put its name there.
-    async fn reopen(&mut self) -> Result<Option<Control>> {
-        self.check_owner().await?;
+    /// Opens a new writer, unless another run has written a control record since this one's last; `true` when
+    /// `wanted` is there already. A new writer waits until what the old one had begun is decided.
+    async fn reopen(&mut self, wanted: &Control) -> Result<bool> {
+        if self.check_control(wanted, false).await? {
+            return Ok(true);
+        }
         self.writer = self.log.writer(Some(&self.id)).await?;
-        self.check_owner().await
+        self.check_control(wanted, true).await
     }
 
-    async fn check_owner(&mut self) -> Result<Option<Control>> {
+    /// Whether the control record is `wanted`; it has to be that or the last one known. Unless everything is `decided`,
+    /// an older one may still be seen.
+    async fn check_control(&mut self, wanted: &Control, decided: bool) -> Result<bool> {
         let found = read_control(self.log.as_ref(), &self.id).await?;
-        let mine = &self.control.owner;
-        if let Some(control) = &found
-            && control.owner.run != mine.run
-            && control.owner.generation >= mine.generation
-        {
-            let Owner { place, since, .. } = &control.owner;
-            return Err(Error::new(
-                ErrorKind::Fenced,
-                format!("job `{}` was taken over by {place}, which began at {since}", self.id),
-            )
-            .with_hint(
-                "one copy of a job runs at a time; stop the other, or give this one a name or checkpoint of its own",
-            ));
+        if found.as_ref() == Some(wanted) {
+            return Ok(true);
         }
-        Ok(found)
+        let order = |control: &Option<Control>| control.as_ref().map(|c| (c.owner.generation, c.epoch));
+        if found == self.committed || (!decided && order(&found) < order(&self.committed)) {
+            return Ok(false);
+        }
+        let Owner { place, since, .. } = found.map(|control| control.owner).unwrap_or_default();
+        Err(Error::new(
+            ErrorKind::Fenced,
+            format!("job `{}` was taken over by {place}, which began at {since}", self.id),
+        )
+        .with_hint(
+            "one copy of a job runs at a time; stop the other, or give this one a name or checkpoint of its own",
+        ))
     }
 
     /// Waits, longer each time; ends with the error when the job is to stop.
@@ -229,9 +260,11 @@ impl Commits {
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => return Err(error),
-            () = tokio::time::sleep(*wait) => {}
+            // Without a wait the others still get their turn, and no clock decides whose it is.
+            () = tokio::task::yield_now(), if wait.is_zero() => {}
+            () = tokio::time::sleep(*wait), if !wait.is_zero() => {}
         }
-        *wait = (*wait * 2).min(BACKOFF.1);
+        *wait = (*wait * 2).min(self.pace.retry_max);
         Ok(())
     }
 }

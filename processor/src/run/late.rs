@@ -9,13 +9,13 @@ use crate::sink::header;
 
 /// One late (row, window) pair as a JSON line: the window, by how much it was missed, where the row lies, and the
 /// event itself.
-pub(super) fn late_line(job: &str, late: &LateRow, record: &StoredRecord) -> String {
+pub(super) fn late_line(job: &str, late: &LateRow, record: &StoredRecord, id: &str) -> String {
     let raw = record.value.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
     // Lateness in whole microseconds, printed as seconds with the digits that are there.
     let lateness = late.watermark.saturating_sub(late.time);
     format!(
         "{{\"job\":{},\"window_start\":\"{}\",\"window_end\":\"{}\",\"watermark\":\"{}\",\"lateness_seconds\":{},\
-         \"kafka_partition\":{},\"kafka_offset\":{},\"id\":{},\"event\":{}}}",
+         \"kafka_partition\":{},\"kafka_offset\":{},\"id\":\"{}\",\"event\":{}}}",
         serde_json::Value::from(job),
         micros_text(late.start),
         micros_text(late.end),
@@ -23,7 +23,7 @@ pub(super) fn late_line(job: &str, late: &LateRow, record: &StoredRecord) -> Str
         lateness as f64 / 1e6,
         record.partition,
         record.offset,
-        serde_json::Value::from(record.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default()),
+        id,
         one_line(&raw),
     )
 }
@@ -38,10 +38,10 @@ fn one_line(json: &str) -> std::borrow::Cow<'_, str> {
     if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ").into() } else { json.into() }
 }
 
-/// A late line as a record of the late topic; its key is the row's, which is the event's id.
-pub(super) fn late_record(line: &str, job: &str, record: &StoredRecord, now_ms: i64) -> Record {
+/// A late line as a record of the late topic; its key is the event's id.
+pub(super) fn late_record(line: &str, job: &str, id: &str, now_ms: i64) -> Record {
     Record {
-        key: record.key.clone(),
+        key: Some(Bytes::copy_from_slice(id.as_bytes())),
         value: Some(Bytes::copy_from_slice(line.as_bytes())),
         headers: vec![header("content-type", "application/json"), header("job", job)],
         timestamp_ms: Some(now_ms),

@@ -16,5 +16,5 @@ mod stream;
 
 pub use batch::{BatchProgress, BatchSettings, BatchSummary, batch};
 pub use progress::{Durations, PartitionProgress, StreamProgress};
-pub use settings::{OutputMode, Start, StreamSettings};
+pub use settings::{OutputMode, Pace, Start, StreamSettings};
 pub use stream::{StreamObserver, StreamSummary, stream};

@@ -66,9 +66,38 @@ pub struct StreamSettings {
     pub epoch_records_max: usize,
     /// A partition that is caught up and has been quiet for so long no longer holds the watermark back; one minute.
     pub idle_timeout: Duration,
+    /// How long things take at most, or at least.
+    pub pace: Pace,
     /// How far a partition may be ahead of the slowest before it waits, in event time; by default the longest window
     /// and sixteen panes.
     pub max_drift: Option<event::Span>,
+}
+
+/// The job's own pace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// How long an epoch waits for its first record; 200 ms.
+    pub epoch_wait: Duration,
+    /// Least time between two commits that carry results, and between two looks at open windows; 500 ms.
+    pub results: Duration,
+    /// Longest time between two commits; 10 s.
+    pub commit: Duration,
+    /// First wait before what the log or the store refused is tried again, doubling; 20 ms.
+    pub retry: Duration,
+    /// Longest such wait; 5 s.
+    pub retry_max: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            epoch_wait: Duration::from_millis(200),
+            results: Duration::from_millis(500),
+            commit: Duration::from_secs(10),
+            retry: Duration::from_millis(20),
+            retry_max: Duration::from_secs(5),
+        }
+    }
 }
 
 impl Default for StreamSettings {
@@ -87,6 +116,7 @@ impl Default for StreamSettings {
             checkpoint: None,
             epoch_records_max: 4_096,
             idle_timeout: Duration::from_secs(60),
+            pace: Pace::default(),
             max_drift: None,
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use event::{Event, EventBatchBuilder, Limits, Origin};
+use event::{Event, EventBatchBuilder, EventId, Limits, Origin};
 use tokio::time::Instant;
 use topic::{Log, Offsets, Reader, StoredRecord};
 
@@ -23,6 +23,7 @@ pub(super) struct Rows {
     pub(super) received: Vec<i64>,
     /// Position among the records.
     pub(super) sources: Vec<usize>,
+    pub(super) ids: Vec<EventId>,
     /// Records that hold no event.
     pub(super) unreadable: u64,
 }
@@ -137,7 +138,7 @@ impl Source {
 /// Records to rows with the columns of the events table at `columns`; a record that holds no event is counted.
 pub(super) fn decode(records: &[StoredRecord], columns: &[usize]) -> Result<Rows> {
     let mut builder = EventBatchBuilder::new();
-    let (mut partitions, mut received, mut sources) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut partitions, mut received, mut sources, mut ids) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut unreadable = 0;
     let limits = Limits::default();
     for (at, record) in records.iter().enumerate() {
@@ -155,6 +156,7 @@ pub(super) fn decode(records: &[StoredRecord], columns: &[usize]) -> Result<Rows
                 partitions.push(record.partition);
                 received.push(record.timestamp_ms.saturating_mul(1_000));
                 sources.push(at);
+                ids.push(event.id);
             }
             Err(rejection) => {
                 unreadable += 1;
@@ -168,5 +170,5 @@ pub(super) fn decode(records: &[StoredRecord], columns: &[usize]) -> Result<Rows
         }
     }
     let batch = builder.finish().project(columns).map_err(Error::from)?;
-    Ok(Rows { batch, partitions, received, sources, unreadable })
+    Ok(Rows { batch, partitions, received, sources, ids, unreadable })
 }

@@ -28,12 +28,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use crate::sink::{Updates, create_topics};
 
-/// How long an epoch waits for its first record.
-const EPOCH_WAIT: Duration = Duration::from_millis(200);
-/// Least time between two commits that carry results, and between two looks at open windows.
-const COMMIT_WITH_RESULTS: Duration = Duration::from_millis(500);
-/// Longest time between two commits.
-const COMMIT_INTERVAL: Duration = Duration::from_secs(10);
 /// Least time between two changes of which partitions are read.
 const ALIGN_INTERVAL: Duration = Duration::from_secs(1);
 /// Late rows that a progress record shows.
@@ -84,7 +78,7 @@ pub async fn stream(
         let records = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
-            records = run.source.read(run.settings.epoch_records_max, EPOCH_WAIT) => records?,
+            records = run.source.read(run.settings.epoch_records_max, run.settings.pace.epoch_wait) => records?,
         };
         run.progress.durations.read_ms = ms(started);
         Box::pin(run.epoch(&records, observer)).await?;
@@ -164,8 +158,7 @@ impl<'a> Run<'a> {
                 Error::new(ErrorKind::Config, "a stream that commits needs a place for its checkpoint")
             })?;
             let id = job_id(job, &settings, &topics, &place.1);
-            let opened =
-                Commits::open(job, Arc::clone(&log), clock.clone(), id, place, settings.restart, shutdown).await?;
+            let opened = Commits::open(job, Arc::clone(&log), clock.clone(), id, place, &settings, shutdown).await?;
             resumed = opened.1;
             commits = Some(opened.0);
         }
@@ -262,10 +255,11 @@ impl<'a> Run<'a> {
         let committing = Instant::now();
         let since = self.commits.as_ref().map_or(Duration::ZERO, |commits| commits.at.elapsed());
         let results = !self.outbox.is_empty();
-        if self.settings.output_mode != OutputMode::Append && self.looked.elapsed() >= COMMIT_WITH_RESULTS {
+        if self.settings.output_mode != OutputMode::Append && self.looked.elapsed() >= self.settings.pace.results {
             self.look(observer).await?;
         }
-        let committed = self.full() || since >= COMMIT_INTERVAL || (results && since >= COMMIT_WITH_RESULTS);
+        let committed =
+            self.full() || since >= self.settings.pace.commit || (results && since >= self.settings.pace.results);
         if committed {
             self.commit(false, observer).await?;
         }
@@ -290,13 +284,14 @@ impl<'a> Run<'a> {
         let mut dropped = HashSet::new();
         for late in &late {
             let record = &records[rows.sources[late.row]];
-            let line = late_line(self.job.name(), late, record);
+            let id = rows.ids[late.row].to_string();
+            let line = late_line(self.job.name(), late, record, &id);
             self.progress.late += 1;
             if late.for_all && dropped.insert(late.row) {
                 self.progress.late_rows += 1;
             }
             for topic in self.topics.iter().flatten() {
-                let record = late_record(&line, self.job.name(), record, now_ms);
+                let record = late_record(&line, self.job.name(), &id, now_ms);
                 self.outbox_bytes += line.len();
                 push(&mut self.outbox, &late_topic(topic), vec![record]);
             }
@@ -323,7 +318,7 @@ impl<'a> Run<'a> {
         out.into_outbox(&mut self.outbox, &mut self.outbox_bytes, &mut self.progress.rows_out);
         self.progress.rows_in += rows_in;
         self.progress.lake_objects_left = left;
-        let due = self.commits.as_ref().is_some_and(|commits| commits.at.elapsed() >= COMMIT_INTERVAL);
+        let due = self.commits.as_ref().is_some_and(|commits| commits.at.elapsed() >= self.settings.pace.commit);
         if left == 0 || due || self.full() {
             self.commit(false, observer).await?;
         }

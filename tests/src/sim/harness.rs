@@ -302,23 +302,24 @@ impl<'a> World<'a> {
             self.report.lock().fenced_sleepers += 1;
         }
         match ending {
-            _ if fenced && !matches!(ending, Err((ErrorKind::Fenced, _))) => {
+            // Whoever was fenced by a run that came to nothing may go on; one that was overtaken may not.
+            Ok(()) if fenced && self.was_overtaken(run) => {
                 bail!("run {run} was fenced and ended with {ending:?}")
             }
             Ok(()) if live.finishes => Ok(Outcome::Finished),
             Ok(()) => Ok(Outcome::GoesOn),
             Err((ErrorKind::Fenced, _)) if fenced => Ok(Outcome::GoesOn),
+            // Another run's name in the control record tells as well, where a sleeper may have put it.
+            Err((ErrorKind::Fenced, text)) if text.contains("was taken over") && self.slept() => Ok(Outcome::GoesOn),
+            // Another run finished it while this one slept.
             Err((ErrorKind::Config, text)) if text.contains("has finished") => Ok(Outcome::Finished),
             Err((ErrorKind::Unavailable, _)) if !failed.is_empty() => Ok(Outcome::GoesOn),
-            // A snapshot that could not be had is reported as one that is not there. Whoever was overtaken between the
-            // control record and the snapshot finds it gone indeed.
-            Err((ErrorKind::Data, text))
-                if text.contains("checkpoint object") && (failed.contains(&Op::Get) || self.was_overtaken(run)) =>
-            {
-                Ok(Outcome::GoesOn)
-            }
             Err((kind, text)) => bail!("run {run} ended with {kind:?} after the failures {failed:?}: {text}"),
         }
+    }
+
+    fn slept(&self) -> bool {
+        self.faults.lock().struck().contains_key(&Fault::Suspend)
     }
 
     fn was_overtaken(&self, run: u32) -> bool {

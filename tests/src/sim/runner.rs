@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use event::{Clock, Span};
 use object_store::ObjectStore;
 use object_store::path::Path;
-use processor::run::{StreamObserver, StreamProgress, StreamSettings, stream};
+use processor::run::{Pace, StreamObserver, StreamProgress, StreamSettings, stream};
 use processor::{ErrorKind, Job, JobOptions, JobSource, built_in_jobs};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -137,6 +137,14 @@ pub(super) fn start<'a>(
         epoch_records_max: manner.epoch_records_max,
         // Real time must not decide: at once, or never within a test.
         idle_timeout: if manner.idle_at_once { Duration::ZERO } else { Duration::from_secs(24 * 3_600) },
+        // Every epoch commits, and nothing waits.
+        pace: Pace {
+            epoch_wait: Duration::from_millis(1),
+            results: Duration::ZERO,
+            commit: Duration::ZERO,
+            retry: Duration::ZERO,
+            retry_max: Duration::ZERO,
+        },
         ..StreamSettings::default()
     };
     Box::pin(async move {
@@ -149,7 +157,7 @@ pub(super) fn start<'a>(
 struct Silent;
 
 impl StreamObserver for Silent {
-    fn rows(&mut self, _: &RecordBatch) -> processor::Result<()> {
+    fn rows(&mut self, _: usize, _: &RecordBatch) -> processor::Result<()> {
         Ok(())
     }
 
