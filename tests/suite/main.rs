@@ -4,6 +4,7 @@
 //! them by that name.
 
 mod cli;
+mod crash;
 mod house_rules;
 mod lake;
 mod lake_readers;

@@ -1,0 +1,64 @@
+//! Who may go on with a job: the copy that started last, and from the last commit, whatever other jobs are doing.
+
+use std::time::Duration;
+
+use topic::{KafkaLog, KafkaSettings, Log, Record};
+
+use super::process::Process;
+use super::trial::{SOON, Subject, Trial};
+use super::{say, soak};
+
+pub(super) fn a_second_copy_takes_over() {
+    let Some(mut trial) = Trial::begin("second copy", Subject::Kinds, None) else { return };
+    let mut running = trial.start_and_settle();
+    for _ in 0..soak().unwrap_or(3) {
+        running = taken_over(&mut trial, running);
+    }
+    trial.finish(Some(running));
+}
+
+/// Starts a copy, has it take over, and returns it.
+fn taken_over(trial: &mut Trial, first: Process) -> Process {
+    // Not always at the same place between two commits.
+    std::thread::sleep(trial.chance.between(Duration::ZERO, Duration::from_millis(700)));
+    let second = trial.start();
+    let heard = first.ends_with(6, SOON);
+    let taker = format!("was taken over by process {} on ", second.id());
+    assert!(heard.said(&taker), "`{taker}` is not in:\n{}", heard.lines.join("\n"));
+    let (before, commits) = (second.heard().told.len(), heard.commits());
+    let goes_on = |heard: &super::process::Heard| heard.told.len() > before + 3 && heard.commits() > commits;
+    second.must_hear("commit of the second copy", SOON, goes_on);
+    say(&format!("second copy: {}", heard.lines.last().map_or("", String::as_str)));
+    second
+}
+
+/// Control records of all jobs share a topic, and a transaction that is open there hides what was committed after it.
+pub(super) fn another_job_has_a_transaction_open() {
+    let Some(trial) = Trial::begin("another's transaction", Subject::Kinds, None) else { return };
+    let process = trial.start_and_settle();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let id = tests::unique("tidegate.other");
+    let mut writer = runtime.block_on(async {
+        let log = KafkaLog::connect(KafkaSettings::new(&trial.brokers)).expect("settings");
+        let mut writer = log.writer(Some(&id)).await.expect("a writer");
+        writer.begin().await.expect("begun");
+        let record = Record {
+            key: Some(id.clone().into()),
+            value: Some("{}".into()),
+            headers: Vec::new(),
+            timestamp_ms: None,
+            partition: None,
+        };
+        writer.send(event::layout::JOBS_TOPIC, vec![record]).await.expect("sent");
+        writer.flush().await.expect("there");
+        writer
+    });
+    let commits = process.heard().commits();
+    process.must_hear("commits beside it", SOON, |heard| heard.commits() > commits + 3);
+    process.kill();
+    let again = trial.start();
+    std::thread::sleep(Duration::from_secs(4));
+    runtime.block_on(writer.abort()).expect("aborted");
+    again.must_hear("progress after a start", SOON, |heard| heard.told.iter().any(|told| told.commit_ms > 0.0));
+    trial.finish(Some(again));
+}
