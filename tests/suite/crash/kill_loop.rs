@@ -48,8 +48,11 @@ impl Rounds {
             if trial.chance.below(2) == 0 {
                 let least = Duration::from_millis(50);
                 std::thread::sleep(trial.chance.between(least, Duration::from_secs(2)));
-            } else if trial.proxy.next_put(Duration::from_secs(5)) {
+            } else {
                 // A commit takes tens of milliseconds and begins with a put: most moments would miss it.
+                for _ in 0..=trial.chance.below(4) {
+                    trial.proxy.next_put(Duration::from_secs(5));
+                }
                 std::thread::sleep(trial.chance.between(Duration::ZERO, Duration::from_millis(80)));
             }
         }

@@ -60,6 +60,12 @@ mod kafka {
         }
 
         #[test]
+        fn a_second_copy_that_restores_slowly_goes_on_from_the_last_commit_of_the_first() {
+            let _turn = alone();
+            takeover::a_slow_copy_takes_over();
+        }
+
+        #[test]
         fn a_start_is_not_misled_by_the_open_transaction_of_another_job() {
             let _turn = alone();
             takeover::another_job_has_a_transaction_open();

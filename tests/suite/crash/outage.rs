@@ -30,9 +30,9 @@ pub(super) fn the_broker_is_killed() {
         amid_a_commit(&mut trial);
         broker.signal("KILL");
         let away = broker.restart();
+        say(&format!("broker killed: away for {:.1} s", away.as_secs_f64()));
         let heard = process.heard();
         goes_on(&process, &heard);
-        say(&format!("broker killed: away for {:.1} s", away.as_secs_f64()));
     }
     assert!(process.alive());
     trial.finish(Some(process));
@@ -61,7 +61,11 @@ pub(super) fn the_broker_freezes_for_longer_than_a_transaction_lasts() {
         broker.signal("CONT");
         goes_on(&process, &process.heard());
         let heard = process.heard();
-        cut += usize::from(heard.lines[before.lines.len()..].iter().any(|line| line.contains(WAITING)));
+        let waited = heard.lines[before.lines.len()..].iter().find(|line| line.contains(WAITING));
+        if let Some(why) = waited {
+            cut += 1;
+            say(&format!("broker frozen: {why}"));
+        }
     }
     say(&format!("broker frozen: {cut} transactions were cut"));
     trial.finish(Some(process));

@@ -1,4 +1,4 @@
-//! A door before the object store: says when something is put, and answers 503 while it is told to.
+//! A door before the object store: says when something is put, and answers late, or 503, while it is told to.
 //!
 //! It passes bytes on as they are. It knows of HTTP only that a client's request begins with its method and that it
 //! waits for the answer before the next one, which is how our client behaves.
@@ -16,6 +16,7 @@ struct State {
     upstream: String,
     broken: AtomicBool,
     refused: AtomicU64,
+    slow_ms: AtomicU64,
     puts: Mutex<u64>,
     put: Condvar,
     stop: AtomicBool,
@@ -56,6 +57,11 @@ impl Proxy {
     /// From now on every request is refused, or none is.
     pub(super) fn set_broken(&self, broken: bool) {
         self.state.broken.store(broken, Ordering::SeqCst);
+    }
+
+    /// From now on whatever is fetched takes so much longer.
+    pub(super) fn set_slow(&self, by: Duration) {
+        self.state.slow_ms.store(u64::try_from(by.as_millis()).expect("short"), Ordering::SeqCst);
     }
 
     /// Requests that were refused so far.
@@ -105,6 +111,9 @@ fn serve(mut client: TcpStream, state: &State) -> std::io::Result<()> {
         if bytes.starts_with(b"PUT ") {
             *state.puts.lock().unwrap_or_else(PoisonError::into_inner) += 1;
             state.put.notify_all();
+        }
+        if bytes.starts_with(b"GET ") {
+            std::thread::sleep(Duration::from_millis(state.slow_ms.load(Ordering::SeqCst)));
         }
         upstream.write_all(&bytes[..read])?;
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use topic::{KafkaLog, KafkaSettings, Log, Record};
 
-use super::process::Process;
+use super::broker::Broker;
+use super::process::{Heard, Process};
 use super::trial::{SOON, Subject, Trial};
 use super::{say, soak};
 
@@ -17,6 +18,18 @@ pub(super) fn a_second_copy_takes_over() {
     trial.finish(Some(running));
 }
 
+/// A copy that needs long to restore its state gives the first one time to commit once more, which it must notice.
+pub(super) fn a_slow_copy_takes_over() {
+    let Some(mut trial) = Trial::begin("slow copy", Subject::Kinds, None) else { return };
+    let mut running = trial.start_and_settle();
+    trial.proxy.set_slow(Duration::from_millis(1500));
+    for _ in 0..soak().unwrap_or(1) {
+        running = taken_over(&mut trial, running);
+    }
+    trial.proxy.set_slow(Duration::ZERO);
+    trial.finish(Some(running));
+}
+
 /// Starts a copy, has it take over, and returns it.
 fn taken_over(trial: &mut Trial, first: Process) -> Process {
     // Not always at the same place between two commits.
@@ -26,15 +39,17 @@ fn taken_over(trial: &mut Trial, first: Process) -> Process {
     let taker = format!("was taken over by process {} on ", second.id());
     assert!(heard.said(&taker), "`{taker}` is not in:\n{}", heard.lines.join("\n"));
     let (before, commits) = (second.heard().told.len(), heard.commits());
-    let goes_on = |heard: &super::process::Heard| heard.told.len() > before + 3 && heard.commits() > commits;
+    let goes_on = |heard: &Heard| heard.told.len() > before + 3 && heard.commits() > commits;
     second.must_hear("commit of the second copy", SOON, goes_on);
-    say(&format!("second copy: {}", heard.lines.last().map_or("", String::as_str)));
+    say(heard.lines.iter().find(|line| line.contains(&taker)).map_or("", String::as_str));
     second
 }
 
 /// Control records of all jobs share a topic, and a transaction that is open there hides what was committed after it.
 pub(super) fn another_job_has_a_transaction_open() {
-    let Some(trial) = Trial::begin("another's transaction", Subject::Kinds, None) else { return };
+    // A broker of its own: the transaction would hold up every job on the shared one.
+    let Some(broker) = Broker::start(&[]) else { return };
+    let Some(trial) = Trial::begin("another's transaction", Subject::Kinds, Some(&broker.address)) else { return };
     let process = trial.start_and_settle();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let id = tests::unique("tidegate.other");
