@@ -60,9 +60,9 @@ mod kafka {
         }
 
         #[test]
-        fn a_second_copy_that_restores_slowly_goes_on_from_the_last_commit_of_the_first() {
+        fn a_second_copy_that_restores_slowly_repeats_nothing_that_the_first_committed_meanwhile() {
             let _turn = alone();
-            takeover::a_slow_copy_takes_over();
+            takeover::a_slow_copy_contends();
         }
 
         #[test]

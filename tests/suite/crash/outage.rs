@@ -26,9 +26,10 @@ pub(super) fn the_broker_is_killed() {
     let Some(broker) = Broker::start(&[]) else { return };
     let Some(mut trial) = Trial::begin("broker killed", Subject::Kinds, Some(&broker.address)) else { return };
     let mut process = trial.start_and_settle();
-    for _ in 0..soak().unwrap_or(3) {
+    for _ in 0..soak().unwrap_or(2) {
         amid_a_commit(&mut trial);
         broker.signal("KILL");
+        // It stays away for some ten seconds: that is how long it takes until its old session has expired.
         let away = broker.restart();
         say(&format!("broker killed: away for {:.1} s", away.as_secs_f64()));
         let heard = process.heard();

@@ -161,11 +161,11 @@ impl Trial {
         })
     }
 
-    /// The control record as it was last committed.
+    /// The control record as it was last committed, as far as open transactions let a reader see.
     pub(super) fn control(&self, id: &str) -> Option<Value> {
-        let log = log(&self.brokers);
-        let record = self.runtime.block_on(log.last_by_key(event::layout::JOBS_TOPIC, id.as_bytes())).expect("read");
-        record.and_then(|record| serde_json::from_slice(&record.value?).ok())
+        let records = broker::read(&self.brokers, event::layout::JOBS_TOPIC);
+        let last = records.into_iter().rfind(|record| record.key.as_deref() == Some(id))?;
+        serde_json::from_str(&last.value).ok()
     }
 
     /// Objects below the job's checkpoint prefix, as the control record names them.
