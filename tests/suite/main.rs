@@ -5,6 +5,7 @@
 
 mod cli;
 mod conformance;
+mod crash;
 mod house_rules;
 mod lake;
 mod lake_readers;

@@ -205,15 +205,31 @@ impl Shared {
         Ok((0..partitions).filter_map(of).collect())
     }
 
+    /// Start and end of a partition, whatever in it is committed: the transaction of another writer that is open hides
+    /// what was committed after it, so that the last stable offset does not say what there is to know.
+    fn written(&self, topic: &str, partition: i32) -> Result<(i64, i64)> {
+        let settings = &self.settings;
+        let mut config = client::base(settings);
+        config
+            .set("group.id", "tidegate")
+            .set("enable.auto.commit", "false")
+            .set("isolation.level", "read_uncommitted");
+        let asker: BaseConsumer<KafkaContext> =
+            config.create_with_context(KafkaContext).map_err(|error| client::setup_error(settings, error))?;
+        let tried = format!("look up the end of topic `{topic}`");
+        self.ask(&tried, || asker.fetch_watermarks(topic, partition, settings.timeout))
+    }
+
     fn last_by_key(&self, topic: &str, key: &[u8]) -> Result<Option<StoredRecord>> {
-        let ranges = self.ranges(topic)?;
-        let partition = partition_for_key(key, i32::try_from(ranges.len()).unwrap_or(i32::MAX));
-        let range = ranges.iter().find(|range| range.partition == partition).filter(|range| range.start < range.end);
-        let Some(range) = range else { return Ok(None) };
-        let mut poller = Poller::new(&self.settings, topic, &vec![(partition, range.start)])?;
+        let partition = partition_for_key(key, self.partitions(topic)?);
+        let (start, end) = self.written(topic, partition)?;
+        if start >= end {
+            return Ok(None);
+        }
+        let mut poller = Poller::new(&self.settings, topic, &vec![(partition, start)])?;
         let mut last = None;
-        poller.read_to(range.end, self.settings.timeout, |record| {
-            if record.offset < range.end && record.key.as_deref() == Some(key) {
+        poller.read_to(end, self.settings.timeout, |record| {
+            if record.offset < end && record.key.as_deref() == Some(key) {
                 last = Some(record);
             }
         })?;

@@ -27,6 +27,8 @@ use crate::job::Job;
 /// A cut whose state lies in more segments than this is written whole.
 const SEGMENTS_MAX: usize = 8;
 
+/// How often a run tries to put its name into the control record.
+const CLAIMS: usize = 3;
 const ONE_COPY: &str =
     "one copy of a job runs at a time; stop the other, or give this one a name or checkpoint of its own";
 
@@ -60,8 +62,8 @@ pub(super) struct Commits {
 }
 
 impl Commits {
-    /// Fences older copies of the job, reads where the last one left off, and puts this run's name there. `fresh` is
-    /// where a job begins that has no control record, or with `restart`.
+    /// Fences older copies of the job, reads where the last one left off, and says whether there is anything to go on
+    /// with. If there is, this run's name is put there at once, so that a copy which was fenced goes no further.
     pub(super) async fn open(
         job: &Job,
         log: Arc<dyn Log>,
@@ -73,21 +75,48 @@ impl Commits {
     ) -> Result<(Self, bool)> {
         create_jobs_topic(log.as_ref()).await?;
         let writer = log.writer(Some(&id)).await?;
-        let found = read_control(log.as_ref(), &id).await?;
+        let snapshots = Snapshots { store: place.0, prefix: place.1.join(id.as_str()) };
+        let (at, took, pace) = (Instant::now(), Duration::ZERO, settings.pace);
+        let (control, committed) = (Control::default(), None);
+        let mut commits = Self { id, log, clock, writer, snapshots, shutdown, pace, control, committed, at, took };
+        let mut tries = CLAIMS;
+        loop {
+            let resumed = commits.read(job, settings.restart).await?;
+            if !resumed {
+                return Ok((commits, false));
+            }
+            match commits.claim(None).await {
+                // What was fenced went one commit further, and this one with it.
+                Err(error) if error.kind() == ErrorKind::Fenced && tries > 1 => {
+                    tries -= 1;
+                    commits.writer = commits.log.writer(Some(&commits.id)).await?;
+                }
+                claimed => return claimed.map(|()| (commits, true)),
+            }
+        }
+    }
+
+    /// Reads the control record; whether it says where to go on.
+    async fn read(&mut self, job: &Job, restart: bool) -> Result<bool> {
+        let mut wait = self.pace.retry;
+        let found = loop {
+            match read_control(self.log.as_ref(), &self.id).await {
+                // An open transaction of another job can hide it for as long as that lasts.
+                Err(error) if error.kind() == ErrorKind::Unavailable => self.pause(&mut wait, error).await?,
+                found => break found?,
+            }
+        };
         let generation = found.as_ref().map_or(0, |control| control.owner.generation) + 1;
-        let committed = found.clone();
-        let found = found.filter(|_| !settings.restart);
+        self.committed.clone_from(&found);
+        let found = found.filter(|_| !restart);
         if let Some(control) = &found {
-            check_control(job, &id, control)?;
+            check_control(job, &self.id, control)?;
         }
         let resumed = found.is_some();
-        let mut control = found.unwrap_or_else(|| Control { version: VERSION, ..Control::default() });
-        control.owner = owner(&clock, generation);
-        control.cuts = job.plan.fingerprints();
-        let snapshots = Snapshots { store: place.0, prefix: place.1.join(id.as_str()) };
-        let (at, took) = (Instant::now(), Duration::ZERO);
-        let pace = settings.pace;
-        Ok((Self { id, log, clock, writer, snapshots, shutdown, pace, control, committed, at, took }, resumed))
+        self.control = found.unwrap_or_else(|| Control { version: VERSION, ..Control::default() });
+        self.control.owner = owner(&self.clock, generation);
+        self.control.cuts = job.plan.fingerprints();
+        Ok(resumed)
     }
 
     /// Makes this run the job's, before its first result: a copy that was fenced can then see who did it.
@@ -226,8 +255,12 @@ impl Commits {
     /// Opens a new writer, unless another run has written a control record since this one's last; `true` when
     /// `wanted` is there already. A new writer waits until what the old one had begun is decided.
     async fn reopen(&mut self, wanted: &Control) -> Result<bool> {
-        if self.check_control(wanted, false).await? {
-            return Ok(true);
+        match self.check_control(wanted, false).await {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            // Its own open transaction may be what hides the record: the new writer ends it.
+            Err(error) if error.kind() == ErrorKind::Unavailable => {}
+            Err(error) => return Err(error),
         }
         self.writer = self.log.writer(Some(&self.id)).await?;
         self.check_control(wanted, true).await

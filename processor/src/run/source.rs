@@ -61,7 +61,7 @@ impl Source {
     }
 
     pub(super) async fn read(&mut self, max: usize, wait: Duration) -> Result<Vec<StoredRecord>> {
-        let records = self.reader.read(max, wait).await?;
+        let records = waited_out(self.reader.read(max, wait).await)?.unwrap_or_default();
         let now = Instant::now();
         self.heard.extend(records.iter().map(|record| (record.partition, now)));
         Ok(records)
@@ -89,8 +89,9 @@ impl Source {
         if self.ends_at.elapsed() < ENDS_INTERVAL {
             return Ok(Vec::new());
         }
-        let ranges = self.log.ranges(&self.topic).await?;
+        let ranges = waited_out(self.log.ranges(&self.topic).await)?;
         self.ends_at = Instant::now();
+        let Some(ranges) = ranges else { return Ok(Vec::new()) };
         let known: HashSet<i32> = self.positions().into_iter().map(|(partition, _)| partition).collect();
         let new: Offsets = ranges
             .iter()
@@ -101,7 +102,8 @@ impl Source {
         if !new.is_empty() {
             let mut from = self.reader.positions();
             from.extend(&new);
-            self.reader = self.log.reader(&self.topic, from).await?;
+            let Some(reader) = waited_out(self.log.reader(&self.topic, from).await)? else { return Ok(Vec::new()) };
+            self.reader = reader;
         }
         Ok(new.into_iter().map(|(partition, _)| partition).collect())
     }
@@ -115,7 +117,8 @@ impl Source {
         }
         let (paused, read): (Offsets, Offsets) =
             self.positions().into_iter().partition(|(partition, _)| wanted.contains(partition));
-        self.reader = self.log.reader(&self.topic, read).await?;
+        let Some(reader) = waited_out(self.log.reader(&self.topic, read).await)? else { return Ok(()) };
+        self.reader = reader;
         self.paused = paused.into_iter().collect();
         Ok(())
     }
@@ -132,6 +135,17 @@ impl Source {
     pub(super) fn lag(&self) -> u64 {
         let behind = |(partition, offset): (i32, i64)| (self.end(partition).unwrap_or(offset) - offset).max(0);
         u64::try_from(self.positions().into_iter().map(behind).sum::<i64>()).unwrap_or(0)
+    }
+}
+
+/// None where the log is away: what was asked for can wait, and is asked for again.
+fn waited_out<T>(asked: topic::Result<T>) -> Result<Option<T>> {
+    match asked {
+        Err(error) if error.kind() == topic::ErrorKind::Unavailable => {
+            tracing::warn!(%error, "could not read, will try again");
+            Ok(None)
+        }
+        asked => Ok(Some(asked?)),
     }
 }
 

@@ -207,20 +207,22 @@ impl<'a> Run<'a> {
             aligned: now,
             handover,
         };
-        run.claim().await?;
+        run.claim(resumed).await?;
         Ok(run)
     }
 
-    /// Puts this run's name into the control record.
-    async fn claim(&mut self) -> Result<()> {
+    /// Puts this run's name into the control record of a job that begins; one that goes on has it there.
+    async fn claim(&mut self, resumed: bool) -> Result<()> {
         let partitions = self.partitions();
         let lake = self.handover.as_ref().map(Handover::position);
         let Some(commits) = &mut self.commits else { return Ok(()) };
-        commits.control.partitions = partitions;
-        commits.control.watermark = self.engine.watermark();
-        commits.control.lake = lake;
         self.progress.id.clone_from(&commits.id);
         self.progress.run_id.clone_from(&commits.control.owner.run);
+        if resumed {
+            return Ok(());
+        }
+        commits.control.partitions = partitions;
+        commits.control.lake = lake;
         commits.claim(None).await
     }
 

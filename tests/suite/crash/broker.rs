@@ -1,0 +1,139 @@
+//! Brokers as these tests need them: read without the code under test, and one of a test's own that may be ended.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Message, Offset, TopicPartitionList};
+use tempfile::TempDir;
+use tests::{kafka, repository};
+
+use super::auditor::Found;
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+fn consumer(brokers: &str, group: &str, isolation: &str) -> BaseConsumer {
+    ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", isolation)
+        .set("fetch.wait.max.ms", "50")
+        .create()
+        .expect("a consumer")
+}
+
+fn partitions(consumer: &BaseConsumer, topic: &str) -> i32 {
+    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).expect("metadata");
+    let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+    assert!(partitions > 0, "topic `{topic}` exists");
+    i32::try_from(partitions).expect("few partitions")
+}
+
+/// Ends of the partitions: the last stable offsets, or with `uncommitted` the high watermarks.
+pub(super) fn ends(brokers: &str, topic: &str, uncommitted: bool) -> BTreeMap<i32, i64> {
+    let isolation = if uncommitted { "read_uncommitted" } else { "read_committed" };
+    let consumer = consumer(brokers, "tidegate-audit", isolation);
+    let end = |partition| consumer.fetch_watermarks(topic, partition, TIMEOUT).expect("watermarks").1;
+    (0..partitions(&consumer, topic)).map(|partition| (partition, end(partition))).collect()
+}
+
+/// Offsets that a group has committed.
+pub(super) fn committed(brokers: &str, group: &str, topic: &str) -> BTreeMap<i32, i64> {
+    let consumer = consumer(brokers, group, "read_committed");
+    let mut list = TopicPartitionList::new();
+    list.add_partition_range(topic, 0, partitions(&consumer, topic) - 1);
+    let answer = consumer.committed_offsets(list, TIMEOUT).expect("offsets of the group");
+    let of = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
+        Offset::Offset(offset) => Some((element.partition(), offset)),
+        _ => None,
+    };
+    answer.elements().iter().filter_map(of).collect()
+}
+
+/// Every committed record of a topic, from its beginning.
+pub(super) fn read(brokers: &str, topic: &str) -> Vec<Found> {
+    let consumer = consumer(brokers, "tidegate-audit", "read_committed");
+    let partitions = partitions(&consumer, topic);
+    let mut list = TopicPartitionList::new();
+    for partition in 0..partitions {
+        list.add_partition_offset(topic, partition, Offset::Beginning).expect("a partition");
+    }
+    consumer.assign(&list).expect("assigned");
+    let (mut found, mut ended) = (Vec::new(), 0);
+    while ended < partitions {
+        match consumer.poll(TIMEOUT) {
+            Some(Ok(message)) => {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                found.push(Found {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                    key: message.key().map(text),
+                    value: message.payload().map(text).unwrap_or_default(),
+                });
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            Some(Err(error)) => panic!("could not read topic `{topic}`: {error}"),
+            None => panic!("nothing came from topic `{topic}` for {TIMEOUT:?}"),
+        }
+    }
+    found
+}
+
+/// A broker of a test's own, which it may stop, kill and start again. What is left of it is stopped in the end.
+#[derive(Debug)]
+pub(super) struct Broker {
+    dir: TempDir,
+    pub(super) address: String,
+}
+
+impl Broker {
+    /// Starts one; none, loudly, where the tests run without a real Kafka.
+    pub(super) fn start(settings: &[&str]) -> Option<Self> {
+        kafka()?;
+        let dir = TempDir::new().expect("a directory");
+        let mut broker = Self { dir, address: String::new() };
+        broker.script("start", settings);
+        let env = std::fs::read_to_string(broker.dir.path().join("env")).expect("the broker's address");
+        let address = env.trim().strip_prefix("export TIDEGATE_TEST_KAFKA=").expect("one variable");
+        address.clone_into(&mut broker.address);
+        Some(broker)
+    }
+
+    /// Starts it again, with the data and on the port that it had; returns how long it took until it served.
+    pub(super) fn restart(&self) -> Duration {
+        let started = Instant::now();
+        self.script("restart", &[]);
+        started.elapsed()
+    }
+
+    /// Sends it a signal: `KILL`, `STOP` or `CONT`.
+    pub(super) fn signal(&self, name: &str) {
+        self.script("signal", &[name]);
+    }
+
+    fn script(&self, command: &str, arguments: &[&str]) {
+        let script: PathBuf = repository().join("tests/services/kafka");
+        let mut run = Command::new(script);
+        run.arg(command).arg(self.dir.path()).args(arguments);
+        let done = run.output().expect("the script runs");
+        assert!(done.status.success(), "kafka {command}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let script = repository().join("tests/services/kafka");
+        for arguments in [&["signal", "CONT"][..], &["stop"]] {
+            let mut run = Command::new(&script);
+            run.arg(arguments[0]).arg(self.dir.path()).args(&arguments[1..]);
+            // It may have ended before; there is nobody to tell.
+            let _ = run.output();
+        }
+    }
+}
