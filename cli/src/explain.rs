@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use event::Clock;
+use event::layout::NOSTR_EVENT_TOPIC;
 use processor::Job;
 
 use crate::error::Failure;
@@ -10,15 +11,24 @@ use crate::job::JobArgs;
 use crate::place::{LogArgs, RawArgs};
 use crate::progress::{counted, note};
 
-/// Shows how a job runs: windows, panes, plans, columns of its output.
+/// Shows how a job runs: topics, windows, panes, state, plans.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   tidegate explain kinds '1 hour' --slide-duration '10 minutes'
+  tidegate explain kinds --json-schema
   tidegate explain my.sql --var limit=10")]
 pub(crate) struct ExplainArgs {
     #[command(flatten)]
     job: JobArgs,
+
+    /// The topic that the job would write to
+    #[arg(long, value_name = "TOPIC")]
+    kafka_topic: Option<String>,
+
+    /// Print the JSON Schema of the output instead
+    #[arg(long)]
+    json_schema: bool,
 }
 
 /// Checks a job, and that what it would read can be reached; writes nothing.
@@ -41,7 +51,11 @@ pub(crate) struct CheckArgs {
 /// Prints the plan.
 pub(crate) async fn explain(args: ExplainArgs) -> Result<(), Failure> {
     let job = args.job.plan().await?;
-    writeln!(io::stdout().lock(), "{}", job.explain().trim_end())?;
+    let text = match args.json_schema {
+        true => format!("{:#}", job.json_schema()),
+        false => job.explain(NOSTR_EVENT_TOPIC, args.kafka_topic.as_deref()),
+    };
+    writeln!(io::stdout().lock(), "{}", text.trim_end())?;
     Ok(())
 }
 

@@ -79,13 +79,12 @@ impl LogArgs {
     }
 
     fn kafka(&self, brokers: &str, memory: Option<processor::Memory>) -> ::topic::KafkaSettings {
-        let queues =
-            memory.map(|memory| ("queued.max.messages.kbytes".to_owned(), (memory.queues() / 1024).to_string()));
+        let settings = ::topic::KafkaSettings::new(brokers);
         ::topic::KafkaSettings {
-            // What a person says comes last, and counts.
-            options: queues.into_iter().chain(self.kafka_options.iter().cloned()).collect(),
+            options: self.kafka_options.clone(),
+            queue_kib: memory.map_or(settings.queue_kib, |memory| memory.queues() / 1024),
             timeout: KAFKA_TIMEOUT,
-            ..::topic::KafkaSettings::new(brokers)
+            ..settings
         }
     }
 }

@@ -4,6 +4,8 @@
 //! integers beyond ±2^53 are strings in JSON, floats are their shortest text (NaN and infinities null), bytes are
 //! lower-case hex, instants are RFC 3339 in UTC, decimals are strings. Where the text goes is the caller's matter.
 
+mod schema;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -20,6 +22,8 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use arrow::error::Result;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use event::EventTime;
+
+pub use schema::json_schema;
 
 /// The greatest integer up to which every integer is a JavaScript number.
 const SAFE_INTEGER: u64 = 1 << 53;

@@ -74,3 +74,32 @@ fn a_folder_without_a_case_is_a_wrong_command_line() {
     let said = finish(tidegate().arg("test").arg(dir.path())).code(2).stderr();
     assert!(said.contains("there is no case") && said.contains("hint: "), "{said}");
 }
+
+/// The schemas beside the jobs are those that `explain` prints, and an independent validator finds that the answers,
+/// which were computed by other means, hold them and that a row with one column less does not.
+#[test]
+fn the_schemas_of_the_jobs_hold_for_their_answers() {
+    for (job, _) in built_in_jobs() {
+        let path = repository().join(format!("jobs/{job}.schema.json"));
+        let said = finish(tidegate().args(["explain", job, "--json-schema"])).success().stdout();
+        let written = fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(
+            written.trim(),
+            said.trim(),
+            "write it anew: tidegate explain {job} --json-schema > {}",
+            path.display()
+        );
+        let answers = repository().join(format!("tests/cases/{job}/expected.jsonl"));
+        let check = |rows: &std::path::Path| Some(finish(tests::script("schema.py")?.args([path.as_path(), rows])));
+        let Some(held) = check(&answers) else { return };
+        let rows = fs::read_to_string(&answers).unwrap();
+        assert_eq!(held.success().stdout().trim(), rows.lines().count().to_string(), "{job}");
+        let mut broken: Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
+        broken.as_object_mut().unwrap().remove("window_end");
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("broken.jsonl"), format!("{broken}\n")).unwrap();
+        assert!(
+            check(&dir.path().join("broken.jsonl")).is_some_and(|done| done.code(1).stderr().contains("window_end"))
+        );
+    }
+}

@@ -253,3 +253,21 @@ fn report(wrong: impl IntoIterator<Item = String>) {
     let wrong: Vec<String> = wrong.into_iter().collect();
     assert!(wrong.is_empty(), "{} against the rules of the house:\n{}", wrong.len(), wrong.join("\n"));
 }
+
+/// Each rule of the semantics names a test that there is.
+#[test]
+fn the_tests_that_pin_the_semantics_exist() {
+    let text = fs::read_to_string(repository().join("docs/semantics.md")).unwrap();
+    let sources: String = rust_files().into_iter().map(|(_, text)| text).collect();
+    let mut named = 0;
+    for row in text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| rule")) {
+        let pinned = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        let tests: Vec<&str> = pinned.split('`').skip(1).step_by(2).filter(|name| !name.contains('/')).collect();
+        assert!(pinned.contains('`'), "nothing pins: {row}");
+        for test in tests {
+            assert!(sources.contains(&format!("fn {test}(")), "there is no test `{test}`");
+            named += 1;
+        }
+    }
+    assert!(named > 20, "{named} tests are named");
+}

@@ -44,6 +44,8 @@ pub struct KafkaSettings {
     pub options: Vec<(String, String)>,
     /// How long a call may take before the cluster counts as not reachable. Default 30 s.
     pub timeout: Duration,
+    /// Records that a reader fetches ahead, in KiB. Default 32,768.
+    pub queue_kib: usize,
 }
 
 impl KafkaSettings {
@@ -56,6 +58,7 @@ impl KafkaSettings {
             compression: "lz4".to_owned(),
             options: Vec::new(),
             timeout: Duration::from_secs(30),
+            queue_kib: 32 * 1024,
         }
     }
 }

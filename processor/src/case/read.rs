@@ -333,7 +333,7 @@ impl Folder<'_> {
         }
         let default = if alone { "input.jsonl".to_owned() } else { format!("input.{name}.jsonl") };
         let file = entry.file.clone().unwrap_or_else(|| PathBuf::from(default));
-        let rows = RecordBatch::new_empty(schema.clone());
+        let rows = RecordBatch::new_empty(std::sync::Arc::clone(&schema));
         let delay = entry.min_delay.as_deref().map(span).transpose()?;
         let script_delay = entry.watermark_delay.as_deref().map(span).transpose()?;
         let spec = TableSpec { name: name.to_owned(), schema, event_time };

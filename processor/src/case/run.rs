@@ -115,8 +115,8 @@ impl<'a> Run<'a> {
     }
 
     /// Late rows since this was last asked.
-    pub(super) const fn take_late(&mut self) -> (usize, usize) {
-        std::mem::replace(&mut self.late, (0, 0))
+    pub(super) fn take_late(&mut self) -> (usize, usize) {
+        std::mem::take(&mut self.late)
     }
 }
 

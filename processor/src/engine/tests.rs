@@ -471,3 +471,61 @@ async fn a_day_of_traffic_holds_no_more_state_than_an_hour() {
     let (hour, day) = (most[1], most[23]);
     assert!(day.rows * 10 <= hour.rows * 11 && day.bytes * 10 <= hour.bytes * 11, "{hour:?} {day:?}");
 }
+
+/// Open windows can be looked at: what changed comes once, and closing them later gives the same rows.
+#[tokio::test]
+async fn a_look_at_open_windows_shows_what_changed_and_changes_nothing() {
+    let windows = Windows { size: 60, slide: 30, start: 0 };
+    let job = job(&sql(windows)).await;
+    let row = |time, value| Row { time: Some(time), key: Some(0), value: Some(value), partition: 0 };
+    let parts = [vec![row(10, 1), row(40, 2)], vec![row(41, 3)], vec![row(200, 4)]];
+    let mut engine = Engine::new(&job, ALL(), vec![1_000_000_000], [(0, 0)]).await.expect("engine");
+    engine.keep_touched();
+    let mut so_far: Vec<Row> = Vec::new();
+    let look = async |engine: &mut Engine<'_>, all: bool| {
+        let mut lines = Vec::new();
+        let mut emit = |_: usize, rows: RecordBatch| {
+            lines.extend(json_rows(&rows)?);
+            Ok(())
+        };
+        engine.changed(all, &mut emit).await.expect("a look");
+        lines.sort();
+        lines
+    };
+    for part in &parts {
+        let read = batch(part).project(&job.plan.tables[0].columns).expect("columns");
+        let partitions = vec![0; part.len()];
+        let from = Provenance { partitions: &partitions, received: None };
+        engine.rows(0, &read, from, &mut |_, _| Ok(())).await.expect("rows");
+        so_far.extend(part.clone());
+        let all = oracle(&so_far, windows, &BTreeSet::new());
+        let changed: BTreeSet<i64> = part.iter().flat_map(|row| windows.of(row.time.expect("a time"))).collect();
+        let at = |start: &i64| format!("{{\"s\":\"{}\"", event::EventTime::from_secs(*start).expect("time"));
+        let want: Vec<String> =
+            all.iter().filter(|line| changed.iter().any(|start| line.starts_with(&at(start)))).cloned().collect();
+        assert!(!want.is_empty());
+        assert_eq!(look(&mut engine, false).await, want);
+        assert!(look(&mut engine, false).await.is_empty());
+        assert_eq!(look(&mut engine, true).await, all);
+    }
+    let mut lines = Vec::new();
+    let mut emit = |_: usize, rows: RecordBatch| {
+        lines.extend(json_rows(&rows)?);
+        Ok(())
+    };
+    engine.finish(&mut emit).await.expect("finish");
+    lines.sort();
+    assert_eq!(lines, oracle(&so_far, windows, &BTreeSet::new()));
+}
+
+#[tokio::test]
+async fn a_sum_beyond_64_bits_wraps_and_a_decimal_does_not() {
+    let job =
+        job("SELECT sum(v) AS wrapped, sum(CAST(v AS DECIMAL(38, 0))) AS whole FROM t GROUP BY window(ts, '1 minute')")
+            .await;
+    let rows: Vec<Row> =
+        (0..2).map(|at| Row { time: Some(at), key: None, value: Some(i64::MAX), partition: 0 }).collect();
+    let course = Course { delay: 0, partitions: 1, epoch: 1, restart: false };
+    let ran = run(&job, &rows, &course).await;
+    assert_eq!(ran.lines, [r#"{"wrapped":-2,"whole":"18446744073709551614"}"#]);
+}

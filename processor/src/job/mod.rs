@@ -8,7 +8,7 @@ mod words;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable;
 use datafusion::error::DataFusionError;
@@ -20,6 +20,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement;
 use event::Span;
+use event::layout::{JOBS_TOPIC, late_topic};
 
 use crate::error::{Error, Result};
 use crate::memory::Memory;
@@ -29,6 +30,7 @@ use crate::plan::functions::scalar_functions;
 use crate::plan::locality::Origin;
 use crate::plan::normalise::normalise;
 use crate::plan::slot::SlotTable;
+use crate::row::json_schema;
 use crate::table::TableSpec;
 use parse::{Parsed, caret, parse};
 use words::in_our_words;
@@ -217,10 +219,53 @@ impl Job {
         specs.map(|spec| spec.size() + 16 * spec.pane_width()).max().unwrap_or(i64::MAX)
     }
 
-    /// The plan as text.
+    /// The plan as text; `topic` is where the output goes that is not inserted into anything.
     #[must_use]
-    pub fn explain(&self) -> String {
-        format!("job {}: watermark delay {}\n{}", self.name, self.delay, self.plan.explain())
+    pub fn explain(&self, raw_topic: &str, topic: Option<&str>) -> String {
+        let written: Vec<&str> = self.outputs.iter().filter_map(|output| output.name.as_deref().or(topic)).collect();
+        let late: Vec<String> = written.iter().map(|topic| late_topic(topic)).collect();
+        let list = |topics: &[&str]| if topics.is_empty() { "the console".to_owned() } else { topics.join(", ") };
+        let late: Vec<&str> = late.iter().map(String::as_str).collect();
+        format!(
+            "job {}: watermark delay {}\nreads {raw_topic}; writes {}; late rows to {}; progress in {JOBS_TOPIC}\n{}",
+            self.name,
+            self.delay,
+            list(&written),
+            if late.is_empty() { "--late-output".to_owned() } else { late.join(", ") },
+            self.plan.explain()
+        )
+    }
+
+    /// The JSON Schema of what the job writes: of its one output, or of any of several, each by its name.
+    #[must_use]
+    pub fn json_schema(&self) -> serde_json::Value {
+        match self.outputs.as_slice() {
+            [_] => json_schema(&self.written_schema(0), &self.name),
+            several => {
+                let name = |output: &Output| output.name.clone().unwrap_or_else(|| self.name.clone());
+                let defined = several
+                    .iter()
+                    .enumerate()
+                    .map(|(at, output)| (name(output), json_schema(&self.written_schema(at), &name(output))));
+                let refs =
+                    several.iter().map(|output| serde_json::json!({"$ref": format!("#/$defs/{}", name(output))}));
+                serde_json::json!({
+                    "$schema": "https://json-schema.org/draft/2020-12/schema",
+                    "title": self.name,
+                    "anyOf": refs.collect::<Vec<_>>(),
+                    "$defs": defined.collect::<serde_json::Map<_, _>>(),
+                })
+            }
+        }
+    }
+
+    /// The columns of an output; those that are a window's are never NULL.
+    fn written_schema(&self, output: usize) -> Schema {
+        let query = &self.plan.queries[output];
+        let fields = query.schema.fields().iter().zip(&query.origins);
+        let fields = fields
+            .map(|(field, origin)| field.as_ref().clone().with_nullable(field.is_nullable() && !origin.is_local()));
+        Schema::new(fields.collect::<Vec<_>>())
     }
 
     /// Positions of the columns of an output that make a row's key: its window and its group.

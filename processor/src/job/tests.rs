@@ -76,7 +76,7 @@ async fn every_built_in_job_plans_and_explains_itself() {
                     let columns = Arc::clone(&job.outputs()[0].schema);
                     assert_eq!(columns.field(0).name(), "window_start");
                     assert_eq!(columns.field(1).name(), "window_end");
-                    assert!(job.explain().contains("per closed window"), "{}", job.explain());
+                    assert!(job.explain("raw", None).contains("per closed window"), "{name}");
                 }
                 Err(error) => panic!(
                     "{name}: {error} {:?} {:?} {:?}",
@@ -267,6 +267,6 @@ async fn equal_windows_of_several_queries_share_one_state() {
                INSERT INTO b SELECT window.end, kind, count(*) AS n FROM events GROUP BY window(created_at, '1 hour'), kind
                HAVING count(*) > 1;";
     let job = Job::plan(&source(sql), &JobOptions::default()).await.expect("job");
-    assert_eq!(job.plan.cuts.len(), 1, "{}", job.explain());
+    assert_eq!(job.plan.cuts.len(), 1, "{}", job.explain("raw", None));
     assert_eq!(job.outputs().iter().filter_map(|output| output.name.as_deref()).collect::<Vec<_>>(), ["a", "b"]);
 }

@@ -86,7 +86,7 @@ pub(crate) enum Kind {
 /// Cuts `plan`, adding to `cuts` what it needs and does not find there.
 pub(crate) fn cut(plan: LogicalPlan, tables: &[TableSpec], cuts: &mut Vec<Cut>) -> Result<(Kind, LogicalPlan)> {
     let plan = compare_by_bounds(not_in_as_not_exists(plan)?)?;
-    let windowed = exists(&plan, |node| node_calls_window(node));
+    let windowed = exists(&plan, node_calls_window);
     if windowed {
         let grouped = plan.transform_up_with_subqueries(|node| match &node {
             LogicalPlan::Aggregate(aggregate) => changed(node.clone(), rewrite_windowed(aggregate)),

@@ -17,7 +17,7 @@ mod window;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan};
@@ -68,6 +68,8 @@ pub(crate) struct JobPlan {
     pub(crate) tables: Vec<ReadTable>,
     pub(crate) cuts: Vec<Cut>,
     pub(crate) queries: Vec<Query>,
+    /// Bytes of a row of state, by cut, as far as the types say.
+    state_bytes: Vec<usize>,
 }
 
 impl JobPlan {
@@ -109,7 +111,12 @@ impl JobPlan {
         if tables.is_empty() {
             return Err(Error::job("the job reads no table").with_hint("select from `events`"));
         }
-        Ok(Self { session, tables, cuts, queries })
+        let mut state_bytes = Vec::with_capacity(cuts.len());
+        for cut in &cuts {
+            let state = Assembly::plan(&session, cut).await?.state;
+            state_bytes.push(state.fields().iter().map(|field| width(field.data_type())).sum());
+        }
+        Ok(Self { session, tables, cuts, queries, state_bytes })
     }
 
     /// What the state of every cut must share with that of another run to be used by it: a hash, and the text hashed.
@@ -147,6 +154,13 @@ impl JobPlan {
                 ),
                 None => writeln!(text, "cut {number}: all time, one pane"),
             };
+            let panes = cut.spec.map_or(1, |spec| spec.size() / spec.pane_width());
+            let bytes = self.state_bytes[number];
+            let _ = writeln!(
+                text,
+                "  state: about {bytes} bytes a group and pane, {} bytes a group that is in every pane of a window",
+                i64::try_from(bytes).unwrap_or(i64::MAX).saturating_mul(panes)
+            );
             for line in admission::describe(&cut.lower).lines() {
                 let _ = writeln!(text, "  {line}");
             }
@@ -233,6 +247,15 @@ async fn read_tables(
         read.push(ReadTable { spec: spec.clone(), columns, time_at });
     }
     Ok(read)
+}
+
+/// Bytes of a value: those of its type, or a guess of 32 where it varies.
+fn width(data_type: &DataType) -> usize {
+    match data_type {
+        DataType::FixedSizeBinary(bytes) => usize::try_from(*bytes).unwrap_or(32),
+        DataType::Boolean => 1,
+        other => other.primitive_width().unwrap_or(32),
+    }
 }
 
 /// Whether an aggregate depends on the order of its rows. That over the branches of distinct aggregates has one row a

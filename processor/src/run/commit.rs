@@ -29,6 +29,8 @@ const SEGMENTS_MAX: usize = 8;
 
 /// How often a run tries to put its name into the control record.
 const CLAIMS: usize = 3;
+/// How often one that was fenced looks for the name of the run that did it; the waits double from 20 ms, 5 s in all.
+const LOOKS: usize = 8;
 const ONE_COPY: &str =
     "one copy of a job runs at a time; stop the other, or give this one a name or checkpoint of its own";
 
@@ -215,14 +217,7 @@ impl Commits {
                 ErrorKind::Unavailable => {}
                 // Its own transaction may have timed out, but not twice: two copies would fence each other for ever.
                 ErrorKind::Fenced if fenced == 0 => fenced += 1,
-                ErrorKind::Fenced => {
-                    return Err(Error::new(
-                        ErrorKind::Fenced,
-                        format!("job `{}` is being taken over by another copy", self.id),
-                    )
-                    .with_hint(ONE_COPY)
-                    .with_source(failed));
-                }
+                ErrorKind::Fenced => return Err(self.taken_over(&control, failed).await),
                 _ => return Err(failed),
             }
             self.pause(&mut wait, failed).await?;
@@ -264,6 +259,21 @@ impl Commits {
         }
         self.writer = self.log.writer(Some(&self.id)).await?;
         self.check_control(wanted, true).await
+    }
+
+    /// What to say of having been fenced: by whom, once that one's name is in the control record.
+    async fn taken_over(&mut self, wanted: &Control, failed: Error) -> Error {
+        let mut wait = self.pace.retry;
+        for _ in 0..LOOKS {
+            match self.check_control(wanted, false).await {
+                Err(error) if error.kind() == ErrorKind::Fenced => return error,
+                _ => tokio::time::sleep(wait).await,
+            }
+            wait *= 2;
+        }
+        Error::new(ErrorKind::Fenced, format!("job `{}` is being taken over by another copy", self.id))
+            .with_hint(ONE_COPY)
+            .with_source(failed)
     }
 
     /// Whether the control record is `wanted`; it has to be that or the last one known. Unless everything is `decided`,

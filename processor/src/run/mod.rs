@@ -1,6 +1,6 @@
 //! The two loops that run a job: over the lake to its end, or over a topic for ever.
 //!
-//! Both put rows into an [`engine`](crate::engine); they differ in where rows come from and in who says how far time
+//! Both put rows into an `engine`; they differ in where rows come from and in who says how far time
 //! has come.
 
 mod batch;

@@ -35,9 +35,10 @@ pub(super) struct Source {
     reader: Box<dyn Reader>,
     /// Partitions that are not read for now, and where they stand.
     paused: BTreeMap<i32, i64>,
-    /// Ends of the partitions, and when they were asked for.
+    /// Ends of the partitions, when they were last asked for, and when there was last an answer.
     ends: HashMap<i32, i64>,
     ends_at: Instant,
+    known_at: Instant,
     /// When a partition last gave a record.
     heard: HashMap<i32, Instant>,
     started: Instant,
@@ -55,6 +56,7 @@ impl Source {
             paused: BTreeMap::new(),
             ends,
             ends_at: now,
+            known_at: now,
             heard: HashMap::new(),
             started: now,
         })
@@ -92,6 +94,7 @@ impl Source {
         let ranges = waited_out(self.log.ranges(&self.topic).await)?;
         self.ends_at = Instant::now();
         let Some(ranges) = ranges else { return Ok(Vec::new()) };
+        self.known_at = self.ends_at;
         let known: HashSet<i32> = self.positions().into_iter().map(|(partition, _)| partition).collect();
         let new: Offsets = ranges
             .iter()
@@ -123,8 +126,12 @@ impl Source {
         Ok(())
     }
 
-    /// Partitions that are caught up and have been quiet for `timeout`.
+    /// Partitions that are caught up and have been quiet for `timeout`. While the log is away nobody knows: the first
+    /// partition to come back would else leave the others behind.
     pub(super) fn idle(&self, timeout: Duration) -> HashSet<i32> {
+        if self.known_at.elapsed() > 3 * ENDS_INTERVAL {
+            return HashSet::new();
+        }
         let quiet = |partition: i32| self.heard.get(&partition).unwrap_or(&self.started).elapsed() >= timeout;
         let caught_up = |partition: i32, offset: i64| self.end(partition).is_none_or(|end| offset >= end);
         let positions = self.positions().into_iter();

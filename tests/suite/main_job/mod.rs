@@ -3,6 +3,7 @@
 //! Every test is a function of a stage; it runs on the embedded log with a local lake, and on real Kafka with MinIO.
 
 mod answers;
+mod engine;
 pub(crate) mod input;
 
 use tests::stage::Stage;
@@ -33,6 +34,9 @@ on_every_stage!(
     answers: other_jobs_agree_with_duckdb,
     answers: a_lake_of_json_lines_answers_the_same,
     answers: a_job_goes_on_where_it_was_stopped,
+    engine: a_stream_that_starts_with_the_lake_misses_nothing_and_repeats_nothing,
+    engine: updates_end_with_what_append_emits,
+    engine: a_checkpoint_of_another_query_is_refused_and_one_changed_above_is_not,
     input: every_line_of_the_invalid_set_is_in_one_topic,
     input: events_dated_ahead_are_rejected_by_default,
     input: what_was_landed_is_not_landed_again,

@@ -56,9 +56,10 @@ pub(super) fn base(settings: &KafkaSettings) -> ClientConfig {
 /// A consumer that never joins its group: partitions are assigned by hand.
 pub(super) fn consumer(settings: &KafkaSettings, group: &str) -> Result<BaseConsumer<KafkaContext>> {
     let mut config = base(settings);
+    let queue = settings.queue_kib.to_string();
     let defaults = [
         // One queue for all partitions, at most this much in it; below the count, fetching goes on without a pause.
-        ("queued.max.messages.kbytes", "32768"),
+        ("queued.max.messages.kbytes", queue.as_str()),
         ("queued.min.messages", "200000"),
         ("fetch.message.max.bytes", "4194304"),
         ("fetch.queue.backoff.ms", "10"),
