@@ -50,6 +50,13 @@ pub(crate) struct LateRow {
     pub(crate) watermark: i64,
     /// The row came too late for all its windows, not only for this one.
     pub(crate) for_all: bool,
+    /// The cuts that have this window, a bit each.
+    pub(crate) cuts: u64,
+}
+
+/// The bit of a cut in [`LateRow::cuts`]; cuts beyond the sixty-third share one.
+pub(crate) fn cut_bit(number: usize) -> u64 {
+    1 << number.min(63)
 }
 
 /// What an intake made of rows.
@@ -155,6 +162,7 @@ fn select(
                     let times = batch.column(at);
                     mask = in_range(mask, times.as_ref(), range)?;
                     if let (Some(spec), Some(watermark)) = (feed.spec, watermark) {
+                        late.cut = cut_bit(feed.number);
                         mask = late.decide(mask, times.as_ref(), spec, watermark, first)?;
                     }
                 }
@@ -220,6 +228,8 @@ struct Late {
     rows: Vec<LateRow>,
     /// Rows that count in some window of some cut.
     kept: Vec<usize>,
+    /// The cut that is being decided.
+    cut: u64,
 }
 
 impl Late {
@@ -255,6 +265,7 @@ impl Late {
                 end: start + spec.size(),
                 watermark,
                 for_all,
+                cuts: self.cut,
             }));
             keep.push(!for_all);
             if !for_all {
@@ -271,7 +282,13 @@ impl Late {
         for late in &mut self.rows {
             late.for_all = self.kept.binary_search(&late.row).is_err();
         }
-        self.rows.dedup_by_key(|late| (late.row, late.end, late.start));
+        self.rows.dedup_by(|again, late| {
+            let same = (again.row, again.end, again.start) == (late.row, late.end, late.start);
+            if same {
+                late.cuts |= again.cuts;
+            }
+            same
+        });
         self.rows
     }
 }

@@ -19,7 +19,7 @@ use arrow::array::{Array, AsArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::DataType;
 
-pub(crate) use intake::{Intake, LateRow, Range, Taken, select_leaf};
+pub(crate) use intake::{Intake, LateRow, Range, Taken, cut_bit, select_leaf};
 
 use crate::error::{Error, Result};
 use crate::job::Job;

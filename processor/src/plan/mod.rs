@@ -14,6 +14,7 @@ pub(crate) mod physical;
 pub(crate) mod slot;
 mod window;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -178,6 +179,24 @@ impl JobPlan {
             indent(&mut text, &format!("{title}{to}"), &query.plan);
         }
         text
+    }
+
+    /// The cuts that a query rests on, those below others among them.
+    pub(crate) fn cuts_of(&self, query: usize) -> BTreeSet<usize> {
+        let mut found = BTreeSet::new();
+        let mut open: Vec<usize> = Vec::new();
+        let _ = self.queries[query].plan.apply(|node| {
+            if let LogicalPlan::TableScan(scan) = node {
+                open.extend(Cut::of_closed(scan.table_name.table()));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        while let Some(cut) = open.pop() {
+            if found.insert(cut) {
+                open.extend(&self.cuts[cut].above);
+            }
+        }
+        found
     }
 
     /// An instance of the plan from rows to the panes of a cut, and its readers of tables.

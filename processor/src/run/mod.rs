@@ -13,6 +13,8 @@ mod progress;
 mod settings;
 mod source;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use batch::{BatchProgress, BatchSettings, BatchSummary, batch};
 pub use progress::{Durations, PartitionProgress, StreamProgress};

@@ -132,10 +132,14 @@ impl Source {
         if self.known_at.elapsed() > 3 * ENDS_INTERVAL {
             return HashSet::new();
         }
-        let quiet = |partition: i32| self.heard.get(&partition).unwrap_or(&self.started).elapsed() >= timeout;
-        let caught_up = |partition: i32, offset: i64| self.end(partition).is_none_or(|end| offset >= end);
-        let positions = self.positions().into_iter();
-        positions.filter(|(p, offset)| caught_up(*p, *offset) && quiet(*p)).map(|(p, _)| p).collect()
+        let quiet = |partition: &i32| self.heard.get(partition).unwrap_or(&self.started).elapsed() >= timeout;
+        self.caught_up().into_iter().filter(quiet).collect()
+    }
+
+    /// Partitions that are read to the end that was last known.
+    pub(super) fn caught_up(&self) -> HashSet<i32> {
+        let at_end = |(partition, offset): &(i32, i64)| self.end(*partition).is_none_or(|end| *offset >= end);
+        self.positions().into_iter().filter(at_end).map(|(partition, _)| partition).collect()
     }
 
     /// Records that are there and not read yet.

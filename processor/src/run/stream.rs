@@ -23,13 +23,11 @@ use super::out::{Out, push};
 use super::progress::{PartitionProgress, StreamProgress};
 use super::settings::{OutputMode, Start, StreamSettings, check_settings};
 use super::source::{Source, decode};
-use crate::engine::{Engine, Provenance, Range};
+use crate::engine::{Engine, Provenance, Range, cut_bit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use crate::sink::{Updates, create_topics};
 
-/// Least time between two changes of which partitions are read.
-const ALIGN_INTERVAL: Duration = Duration::from_secs(1);
 /// Late rows that a progress record shows.
 const LATE_SAMPLE: usize = 4;
 
@@ -105,6 +103,8 @@ struct Run<'a> {
     commits: Option<Commits>,
     /// Topic of each output, where it has one and anything is written.
     topics: Vec<Option<String>>,
+    /// The cuts that each output rests on, a bit each.
+    cuts: Vec<u64>,
     outbox: Outbox,
     outbox_bytes: usize,
     updates: Updates,
@@ -188,6 +188,8 @@ impl<'a> Run<'a> {
         let ends: HashMap<i32, i64> = ranges.iter().map(|range| (range.partition, range.end)).collect();
         let source = Source::open(log, &settings.raw_topic, from, ends.clone()).await?;
         let now = Instant::now();
+        let bits = |query: usize| job.plan.cuts_of(query).into_iter().map(cut_bit).fold(0, |all, bit| all | bit);
+        let cuts = (0..topics.len()).map(bits).collect();
         let mut run = Self {
             stop_at: settings.until_latest.then_some(ends),
             late_before: commits.as_ref().map_or(0, |commits| commits.control.late),
@@ -200,6 +202,7 @@ impl<'a> Run<'a> {
             source,
             commits,
             topics,
+            cuts,
             outbox: Vec::new(),
             outbox_bytes: 0,
             updates: Updates::default(),
@@ -252,7 +255,7 @@ impl<'a> Run<'a> {
         let mut emit = |output: usize, rows: RecordBatch| out.rows(output, rows, true);
         self.engine.end_epoch(|(_, partition)| idle.contains(&partition), &mut emit).await?;
         out.into_outbox(&mut self.outbox, &mut self.outbox_bytes, &mut self.progress.rows_out);
-        self.align(&idle).await?;
+        self.align().await?;
         self.progress.durations.close_ms = ms(closing);
         let committing = Instant::now();
         let since = self.commits.as_ref().map_or(Duration::ZERO, |commits| commits.at.elapsed());
@@ -292,7 +295,8 @@ impl<'a> Run<'a> {
             if late.for_all && dropped.insert(late.row) {
                 self.progress.late_rows += 1;
             }
-            for topic in self.topics.iter().flatten() {
+            let wanted = self.topics.iter().zip(&self.cuts).filter(|(_, cuts)| *cuts & late.cuts != 0);
+            for topic in wanted.filter_map(|(topic, _)| topic.as_ref()) {
                 let record = late_record(&line, self.job.name(), &id, now_ms);
                 self.outbox_bytes += line.len();
                 push(&mut self.outbox, &late_topic(topic), vec![record]);
@@ -351,13 +355,15 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Lets no partition run far ahead of the others: its rows would only fill panes that cannot close.
-    async fn align(&mut self, idle: &HashSet<i32>) -> Result<()> {
-        if self.aligned.elapsed() < ALIGN_INTERVAL {
+    /// Lets no partition run far ahead of one that still has rows to give: its own would only fill panes that cannot
+    /// close.
+    async fn align(&mut self) -> Result<()> {
+        if self.aligned.elapsed() < self.settings.pace.align {
             return Ok(());
         }
         self.aligned = Instant::now();
-        let ahead = self.engine.marks().ahead(self.drift, |(_, partition)| idle.contains(&partition));
+        let done = self.source.caught_up();
+        let ahead = self.engine.marks().ahead(self.drift, |(_, partition)| done.contains(&partition));
         let ahead: Vec<i32> = ahead.into_iter().map(|(_, partition)| partition).collect();
         self.source.hold_back(&ahead).await
     }
