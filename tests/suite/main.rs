@@ -3,6 +3,7 @@
 //! Tests that need a real service lie in a module named after it (`…::kafka::…`, `…::minio::…`): `tests/run` counts
 //! them by that name.
 
+mod added_partitions;
 mod cli;
 mod conformance;
 mod crash;
