@@ -4,6 +4,7 @@
 //! A pane is dropped when the last window that holds it has closed. Under memory pressure the panes that were longest
 //! left alone go to files, and are read back when a window wants them.
 
+mod rollup;
 mod spill;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use arrow::datatypes::{Int64Type, SchemaRef};
 use crate::error::Result;
 use crate::plan::physical::Assembly;
 use crate::stream::window::WindowSpec;
+use rollup::{Part, RollUp};
 pub(crate) use spill::SpillDir;
 use spill::Spilled;
 
@@ -37,6 +39,8 @@ pub(crate) struct Panes {
     /// Panes that changed since they were last asked for; none where nobody asks.
     touched: Option<BTreeSet<i64>>,
     size: Size,
+    /// Merged runs of panes, where windows have many.
+    rollup: Option<RollUp>,
     /// Counts the batches added, to tell which pane was longest left alone.
     clock: u64,
 }
@@ -53,6 +57,15 @@ struct Pane {
 }
 
 impl Pane {
+    /// All its state.
+    fn state(&self, schema: &SchemaRef, segments: &mut Vec<RecordBatch>) -> Result<()> {
+        for file in &self.spilled {
+            segments.push(file.read(schema)?);
+        }
+        segments.extend_from_slice(&self.segments);
+        Ok(())
+    }
+
     fn rows(&self) -> usize {
         self.size.rows + self.spilled.iter().map(Spilled::rows).sum::<usize>()
     }
@@ -79,8 +92,19 @@ impl Size {
 }
 
 impl Panes {
-    pub(crate) fn new(spec: Option<WindowSpec>, schema: SchemaRef) -> Self {
-        Self { spec, schema, panes: BTreeMap::new(), fresh: None, touched: None, size: Size::default(), clock: 0 }
+    /// For the windows of `spec`; `merges` says that state of several panes becomes less when it is merged.
+    pub(crate) fn new(spec: Option<WindowSpec>, schema: SchemaRef, merges: bool) -> Self {
+        let rollup = spec.filter(|_| merges).and_then(RollUp::new);
+        Self {
+            spec,
+            schema,
+            panes: BTreeMap::new(),
+            fresh: None,
+            touched: None,
+            size: Size::default(),
+            rollup,
+            clock: 0,
+        }
     }
 
     /// Remembers what comes from now on for [`Panes::take_fresh`].
@@ -125,14 +149,17 @@ impl Panes {
         pane.segments.push(segment);
         pane.size.add(size);
         self.size.add(size);
+        if let Some(rollup) = &mut self.rollup {
+            rollup.forget(start);
+        }
         if let Some(touched) = &mut self.touched {
             touched.insert(start);
         }
     }
 
-    /// Rows and bytes in memory.
-    pub(crate) const fn size(&self) -> Size {
-        self.size
+    /// Rows and bytes in memory; the bytes of merged runs of panes count too.
+    pub(crate) fn size(&self) -> Size {
+        Size { rows: self.size.rows, bytes: self.size.bytes + self.rollup.as_ref().map_or(0, RollUp::bytes) }
     }
 
     /// Bytes that wait for the next snapshot.
@@ -147,6 +174,9 @@ impl Panes {
 
     /// Moves panes to files, the one that was longest left alone first, until no more than `bytes` are in memory.
     pub(crate) async fn spill(&mut self, bytes: usize, dir: &SpillDir, assembly: &mut Assembly) -> Result<()> {
+        if let Some(rollup) = &mut self.rollup {
+            rollup.clear();
+        }
         let mut coldest: Vec<(u64, i64)> = self.panes.iter().map(|(start, pane)| (pane.at, *start)).collect();
         coldest.sort_unstable();
         for (_, start) in coldest {
@@ -216,9 +246,13 @@ impl Panes {
         self.next_end(end - 1) == Some(end)
     }
 
-    /// State rows of the window that ends at `end`.
+    /// State rows of the window that ends at `end`, nearly: runs of panes that are merged have fewer.
     pub(crate) fn rows_of(&self, end: i64) -> usize {
-        self.within(end).map(Pane::rows).sum()
+        let rows = self.within(end).map(Pane::rows);
+        match self.rollup {
+            Some(_) => rows.max().unwrap_or(0),
+            None => rows.sum(),
+        }
     }
 
     fn within(&self, end: i64) -> impl Iterator<Item = &Pane> {
@@ -232,18 +266,70 @@ impl Panes {
     /// The state of the window that ends at `end`, its start in the place of the panes'.
     pub(crate) fn window(&self, end: i64) -> Result<Option<RecordBatch>> {
         let start = self.spec.map_or(0, |spec| end - spec.size());
-        let read = self.within(end).flat_map(|pane| &pane.spilled).map(|file| file.read(&self.schema));
-        let read = read.collect::<Result<Vec<RecordBatch>>>()?;
-        let held = self.within(end).flat_map(|pane| &pane.segments);
-        let segments: Vec<&RecordBatch> = held.chain(&read).collect();
+        let mut segments = Vec::new();
+        match &self.rollup {
+            Some(rollup) => {
+                for part in rollup.cover(start, end) {
+                    self.state_of(rollup, part, &mut segments)?;
+                }
+            }
+            None => self.within(end).try_for_each(|pane| pane.state(&self.schema, &mut segments))?,
+        }
         if segments.is_empty() {
             return Ok(None);
         }
         // Many panes are small; the operators like few batches better.
+        Ok(Some(self.as_of(start, &segments)?))
+    }
+
+    /// State of several panes as that of one which starts at `start`.
+    fn as_of(&self, start: i64, segments: &[RecordBatch]) -> Result<RecordBatch> {
         let state = concat_batches(&self.schema, segments)?;
         let mut columns = state.columns().to_vec();
         columns[0] = Arc::new(Int64Array::from_value(start, state.num_rows()));
-        Ok(Some(RecordBatch::try_new(Arc::clone(&self.schema), columns)?))
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+    }
+
+    /// The state of a pane or a node; of a node that is not built, that of its children.
+    fn state_of(&self, rollup: &RollUp, part: Part, segments: &mut Vec<RecordBatch>) -> Result<()> {
+        if part.level == 0 {
+            return self.panes.get(&part.start).map_or(Ok(()), |pane| pane.state(&self.schema, segments));
+        }
+        if let Some(state) = rollup.get(part) {
+            segments.push(state.clone());
+            return Ok(());
+        }
+        if self.is_empty(rollup, part) {
+            return Ok(());
+        }
+        rollup.children(part).try_for_each(|child| self.state_of(rollup, child, segments))
+    }
+
+    fn is_empty(&self, rollup: &RollUp, part: Part) -> bool {
+        self.panes.range(part.start..part.start + rollup.span(part.level)).next().is_none()
+    }
+
+    /// Builds what the window that ends at `end` is merged from, where that is more than panes. The window closes, so
+    /// that few rows come to its panes any more.
+    pub(crate) async fn roll_up(&mut self, end: i64, assembly: &mut Assembly) -> Result<()> {
+        let (Some(mut rollup), Some(spec)) = (self.rollup.take(), self.spec) else { return Ok(()) };
+        let mut open = rollup.cover(end - spec.size(), end);
+        let mut missing = Vec::new();
+        while let Some(part) = open.pop() {
+            if part.level > 0 && rollup.get(part).is_none() && !self.is_empty(&rollup, part) {
+                missing.push(part);
+                open.extend(rollup.children(part));
+            }
+        }
+        // Children were found after their parents.
+        for part in missing.into_iter().rev() {
+            let mut segments = Vec::new();
+            rollup.children(part).try_for_each(|child| self.state_of(&rollup, child, &mut segments))?;
+            let merged = assembly.reduce(vec![self.as_of(part.start, &segments)?]).await?;
+            rollup.put(part, concat_batches(&self.schema, &merged)?);
+        }
+        self.rollup = Some(rollup);
+        Ok(())
     }
 
     /// Merges the batches of the panes of windows that end in `(after, until]`, where windows share panes, and of
@@ -268,18 +354,22 @@ impl Panes {
                 segments.append(&mut pane.segments);
             }
         }
-        let (fresh, touched) = (self.fresh.take(), self.touched.take());
+        // Merged or not, it is the same state.
+        let (fresh, touched, rollup) = (self.fresh.take(), self.touched.take(), self.rollup.take());
         let state = concat_batches(&self.schema, &segments)?;
         for state in assembly.reduce(vec![state]).await? {
             // The operator's batches are cut from larger ones, which would stay.
             self.add(&concat_batches(&self.schema, [&state])?)?;
         }
-        (self.fresh, self.touched) = (fresh, touched);
+        (self.fresh, self.touched, self.rollup) = (fresh, touched, rollup);
         Ok(())
     }
 
     /// Drops what no window that ends after `closed` needs.
     pub(crate) fn drop_until(&mut self, closed: i64) {
+        if let Some(rollup) = &mut self.rollup {
+            rollup.drop_until(closed);
+        }
         if closed == END_OF_TIME {
             self.panes.clear();
             self.size = Size::default();
@@ -297,7 +387,7 @@ impl Panes {
     /// What came since the last snapshot and is still needed, merged.
     pub(crate) async fn take_fresh(&mut self, assembly: &mut Assembly) -> Result<RecordBatch> {
         let fresh = self.fresh.as_mut().map(std::mem::take).unwrap_or_default();
-        let mut needed = Self::new(self.spec, Arc::clone(&self.schema));
+        let mut needed = Self::new(self.spec, Arc::clone(&self.schema), false);
         for state in &fresh {
             needed.add(state)?;
         }

@@ -18,16 +18,16 @@ use relay::generate::write_jsonl;
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["generate", count, file] => generate(count.parse()?, file),
+        ["generate", count, rate, file] => generate(count.parse()?, rate.parse()?, file),
         ["consume", brokers, topic] => consume(brokers, topic),
         // `cargo test --benches` and `cargo bench` without arguments have nothing to do here.
         [] => Ok(()),
-        other => bail!("`{}` is neither `generate COUNT FILE` nor `consume BROKERS TOPIC`", other.join(" ")),
+        other => bail!("`{}` is neither `generate COUNT RATE FILE` nor `consume BROKERS TOPIC`", other.join(" ")),
     }
 }
 
-fn generate(count: usize, file: &str) -> Result<()> {
-    let settings = Generate { late: 0.0, future: 0.0, forged: 0.0, rate: 1000.0, authors: 5000, ..Generate::default() };
+fn generate(count: usize, rate: f64, file: &str) -> Result<()> {
+    let settings = Generate { late: 0.0, future: 0.0, forged: 0.0, rate, authors: 5000, ..Generate::default() };
     let mut out = BufWriter::new(File::create(file).with_context(|| format!("could not create `{file}`"))?);
     write_jsonl(settings, count, &mut out)?;
     Ok(())

@@ -77,7 +77,7 @@ impl<'a> Engine<'a> {
         let (mut panes, mut assemblies, mut above) = (Vec::new(), Vec::new(), Vec::new());
         for (number, cut) in plan.cuts.iter().enumerate() {
             let assembly = plan.assembly(number).await?;
-            panes.push(Panes::new(cut.spec, Arc::clone(&assembly.state)));
+            panes.push(Panes::new(cut.spec, Arc::clone(&assembly.state), cut.aggregates));
             assemblies.push(assembly);
             above.push(if cut.above.is_empty() { None } else { Some(plan.partial(number).await?.0) });
         }
@@ -265,6 +265,9 @@ impl<'a> Engine<'a> {
             }
             self.panes[number].compact(after, to, &mut self.assemblies[number]).await?;
             let ends = self.panes[number].ends(after, to);
+            for end in &ends {
+                self.panes[number].roll_up(*end, &mut self.assemblies[number]).await?;
+            }
             closed.push(self.evaluate(number, &ends).await?);
         }
         self.closed_until = to;

@@ -227,7 +227,7 @@ impl Job {
         let list = |topics: &[&str]| if topics.is_empty() { "the console".to_owned() } else { topics.join(", ") };
         let late: Vec<&str> = late.iter().map(String::as_str).collect();
         format!(
-            "job {}: watermark delay {}\nreads {raw_topic}; writes {}; late rows to {}; progress in {JOBS_TOPIC}\n{}",
+            "job {}: watermark delay {}\nreads {raw_topic}; writes to {}; late rows to {}; progress in {JOBS_TOPIC}\n{}",
             self.name,
             self.delay,
             list(&written),
