@@ -107,6 +107,19 @@ pub(crate) fn header(name: &str, value: &str) -> Header {
     Header { name: name.to_owned(), value: Bytes::copy_from_slice(value.as_bytes()) }
 }
 
+/// Says of outputs that go to a topic whether their rows lack what tells windows apart.
+pub(crate) fn warn_of_keys(job: &Job, topics: &[Option<String>]) {
+    for (output, topic) in topics.iter().enumerate().filter_map(|(output, topic)| Some((output, topic.as_ref()?))) {
+        if !job.tells_windows_apart(output) {
+            tracing::warn!(
+                topic,
+                "no column of the output is the window's start or end: rows of several windows have one key; select \
+                 window.end beside them"
+            );
+        }
+    }
+}
+
 /// Creates a job's output topic and its late topic unless they exist.
 pub(crate) async fn create_topics(log: &dyn Log, output: &str) -> Result<()> {
     for name in [output.to_owned(), late_topic(output)] {
@@ -134,6 +147,7 @@ impl<'a> TopicSink<'a> {
     pub async fn open(log: Arc<dyn Log>, job: &'a Job, topic: Option<&str>, clock: Clock) -> Result<Self> {
         let topics: Vec<Option<String>> =
             job.outputs().iter().map(|output| output.name.clone().or_else(|| topic.map(str::to_owned))).collect();
+        warn_of_keys(job, &topics);
         for topic in topics.iter().flatten() {
             create_topics(log.as_ref(), topic).await?;
         }

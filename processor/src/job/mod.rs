@@ -274,6 +274,12 @@ impl Job {
         columns.filter(|(_, origin)| **origin != Origin::Value).map(|(at, _)| at).collect()
     }
 
+    /// Whether rows of an output that belong to different windows differ in a column that says so.
+    pub(crate) fn tells_windows_apart(&self, output: usize) -> bool {
+        let query = &self.plan.queries[output];
+        query.kind != Kind::Windowed || query.origins.iter().any(|origin| origin.is_local())
+    }
+
     /// Position of the column of an output that is the window's end, or its start.
     pub(crate) fn end_column(&self, output: usize) -> Option<usize> {
         self.plan.queries[output].origins.iter().position(|origin| *origin == Origin::End)

@@ -270,3 +270,36 @@ async fn equal_windows_of_several_queries_share_one_state() {
     assert_eq!(job.plan.cuts.len(), 1, "{}", job.explain("raw", None));
     assert_eq!(job.outputs().iter().filter_map(|output| output.name.as_deref()).collect::<Vec<_>>(), ["a", "b"]);
 }
+
+#[tokio::test]
+async fn the_states_of_two_cuts_are_told_apart() {
+    let sql = "INSERT INTO a SELECT window.end, kind, count(*) AS n FROM events GROUP BY window(created_at, '1 hour'), kind;
+               INSERT INTO b SELECT window.end, kind, count(*) AS n FROM events GROUP BY kind, window(created_at, '1 hour');";
+    let job = Job::plan(&source(sql), &JobOptions::default()).await.expect("job");
+    let fingerprints: std::collections::BTreeSet<String> =
+        job.plan.fingerprints().into_iter().map(|(fingerprint, _)| fingerprint).collect();
+    assert_eq!(fingerprints.len(), job.plan.cuts.len());
+}
+
+#[tokio::test]
+async fn the_key_of_a_row_is_its_window_and_its_group_however_they_are_written() {
+    let cases: [(&str, &[usize]); 5] = [
+        ("SELECT window.end, kind, count(*) FROM events GROUP BY window(created_at, '1 hour'), kind", &[0, 1]),
+        ("SELECT window.end, kind, count(*) FROM events GROUP BY window(created_at, '1 hour'), ROLLUP (kind)", &[0, 1]),
+        (
+            "SELECT CAST(window.start AS DATE), kind + 1, count(*) + kind FROM events GROUP BY window(created_at, '1 day'), kind",
+            &[0, 1],
+        ),
+        (
+            "SELECT 'a' AS source, window.end AS e, count(*) AS n FROM events GROUP BY window(created_at, '1 hour') \
+             UNION ALL SELECT 'b' AS source, window.end AS e, max(kind) AS n FROM events GROUP BY window(created_at, '1 day')",
+            &[0, 1],
+        ),
+        ("SELECT id, kind FROM events", &[]),
+    ];
+    for (sql, want) in cases {
+        let job = Job::plan(&source(sql), &JobOptions::default()).await.expect(sql);
+        assert_eq!(job.tells_windows_apart(0), !sql.contains("CAST"), "{sql}");
+        assert_eq!(job.key_columns(0), want, "{sql}\n{}", job.explain("raw", None));
+    }
+}

@@ -281,7 +281,7 @@ pub(crate) fn origin_of(expr: &Expr, input: &LogicalPlan, traced: &Traced) -> Or
                 ("coalesce", args) => {
                     coalesce(&args.iter().map(|arg| origin_of(arg, input, traced)).collect::<Vec<_>>())
                 }
-                _ => Origin::Value,
+                _ => computed(expr, input, traced),
             }
         }
         // The optimizer writes `coalesce` as a CASE.
@@ -293,11 +293,20 @@ pub(crate) fn origin_of(expr: &Expr, input: &LogicalPlan, traced: &Traced) -> Or
                 .all(|(when, then)| matches!(when.as_ref(), Expr::IsNotNull(tested) if tested == then));
             match tested && case.else_expr.is_some() {
                 true => coalesce(&branches.map(|expr| origin_of(expr, input, traced)).collect::<Vec<_>>()),
-                false => Origin::Value,
+                false => computed(expr, input, traced),
             }
         }
-        _ => Origin::Value,
+        _ => computed(expr, input, traced),
     }
+}
+
+/// What is computed from windows and keys, or is constant, tells rows apart as they do.
+fn computed(expr: &Expr, input: &LogicalPlan, traced: &Traced) -> Origin {
+    let of_value = |column: &datafusion::common::Column| {
+        let at = input.schema().maybe_index_of_column(column);
+        at.is_none_or(|at| traced.columns[at] == Origin::Value)
+    };
+    if expr.column_refs().into_iter().any(of_value) { Origin::Value } else { Origin::Key }
 }
 
 fn field_of(window: Origin, field: &str) -> Origin {

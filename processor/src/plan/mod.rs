@@ -129,8 +129,10 @@ impl JobPlan {
                     Some(spec) => format!("window of {} every {} from {}", spec.size(), spec.slide(), spec.origin()),
                     None => "all time".to_owned(),
                 };
+                // Where the window stands among the keys is not in the plan below, but tells two cuts apart.
+                let place = cut.window_at.map(|at| format!(", key {at}")).unwrap_or_default();
                 let text = format!(
-                    "{spec}\n{}\nDataFusion {}",
+                    "{spec}{place}\n{}\nDataFusion {}",
                     cut.lower.display_indent_schema(),
                     datafusion::DATAFUSION_VERSION
                 );

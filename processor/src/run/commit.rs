@@ -24,8 +24,10 @@ use super::settings::{Pace, StreamSettings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 
-/// A cut whose state lies in more segments than this is written whole.
-const SEGMENTS_MAX: usize = 8;
+/// State that lies in this many segments a cut is written whole, and from the least number on when it is worth it: so a
+/// row is written again when as many have become useless.
+const SEGMENTS_MAX: usize = 64;
+const SEGMENTS_MIN: usize = 4;
 
 /// How often a run tries to put its name into the control record.
 const CLAIMS: usize = 3;
@@ -156,11 +158,13 @@ impl Commits {
         Ok(state)
     }
 
-    /// Whether a cut's state lies in so many segments that everything should be written.
-    pub(super) fn wants_whole(&self) -> bool {
-        let cuts = &self.control.cuts;
-        let of = |cut: &str| self.control.segments.iter().filter(|segment| segment.cut == cut).count();
-        cuts.iter().any(|(cut, _)| of(cut) >= SEGMENTS_MAX)
+    /// Whether everything should be written anew: most of what lies in the segments is merged or gone by now, of which
+    /// `rows` are left, or they are too many.
+    pub(super) fn wants_whole(&self, rows: usize) -> bool {
+        let segments = self.control.segments.len();
+        let written: u64 = self.control.segments.iter().map(|segment| segment.rows).sum();
+        let cuts = self.control.cuts.len().max(1);
+        segments >= SEGMENTS_MAX * cuts || (segments >= SEGMENTS_MIN * cuts && written > 2 * rows as u64)
     }
 
     /// Writes the state, then commits everything together. `control` says the rest of where the job stands.

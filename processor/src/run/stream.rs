@@ -26,7 +26,7 @@ use super::source::{Source, decode};
 use crate::engine::{Engine, Provenance, Range, cut_bit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
-use crate::sink::{Updates, create_topics};
+use crate::sink::{Updates, create_topics, warn_of_keys};
 
 /// Late rows that a progress record shows.
 const LATE_SAMPLE: usize = 4;
@@ -151,6 +151,7 @@ impl<'a> Run<'a> {
         let mut commits = None;
         if !settings.debug {
             engine.keep_fresh();
+            warn_of_keys(job, &topics);
             for topic in topics.iter().flatten() {
                 create_topics(log.as_ref(), topic).await?;
             }
@@ -377,7 +378,7 @@ impl<'a> Run<'a> {
         let lake = self.handover.as_ref().map(Handover::position);
         let Some(commits) = &mut self.commits else { return Ok(()) };
         let positions: Offsets = partitions.iter().map(|(partition, offset, _)| (*partition, *offset)).collect();
-        let state = match commits.wants_whole() {
+        let state = match commits.wants_whole(self.engine.size().rows + self.engine.spilled_rows()) {
             true => State::Whole(self.engine.whole().await?),
             false => State::Fresh(self.engine.fresh().await?),
         };
