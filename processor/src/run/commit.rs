@@ -271,7 +271,7 @@ impl Commits {
         for _ in 0..LOOKS {
             match self.check_control(wanted, false).await {
                 Err(error) if error.kind() == ErrorKind::Fenced => return error,
-                _ => tokio::time::sleep(wait).await,
+                _ => rest(wait).await,
             }
             wait *= 2;
         }
@@ -307,12 +307,19 @@ impl Commits {
         tokio::select! {
             biased;
             () = self.shutdown.cancelled() => return Err(error),
-            // Without a wait the others still get their turn, and no clock decides whose it is.
-            () = tokio::task::yield_now(), if wait.is_zero() => {}
-            () = tokio::time::sleep(*wait), if !wait.is_zero() => {}
+            () = rest(*wait) => {}
         }
         *wait = (*wait * 2).min(self.pace.retry_max);
         Ok(())
+    }
+}
+
+/// Waits; without a wait the others still get their turn, and no clock decides whose it is.
+async fn rest(wait: Duration) {
+    if wait.is_zero() {
+        tokio::task::yield_now().await;
+    } else {
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -82,6 +82,8 @@ pub struct Pace {
     pub results: Duration,
     /// Longest time between two commits; 10 s.
     pub commit: Duration,
+    /// How often the ends of the partitions are asked for; 1 s.
+    pub ends: Duration,
     /// Least time between two changes of which partitions are read; 1 s.
     pub align: Duration,
     /// First wait before what the log or the store refused is tried again, doubling; 20 ms.
@@ -96,6 +98,7 @@ impl Default for Pace {
             epoch_wait: Duration::from_millis(200),
             results: Duration::from_millis(500),
             commit: Duration::from_secs(10),
+            ends: Duration::from_secs(1),
             align: Duration::from_secs(1),
             retry: Duration::from_millis(20),
             retry_max: Duration::from_secs(5),

@@ -12,8 +12,8 @@ use topic::{Log, Offsets, Reader, StoredRecord};
 
 use crate::error::{Error, Result};
 
-/// How often the ends of the partitions are asked for.
-const ENDS_INTERVAL: Duration = Duration::from_secs(1);
+/// How old what is known of the ends may be for a partition to count as idle.
+const ENDS_AGE_MAX: Duration = Duration::from_secs(3);
 
 /// Rows decoded from records, and where each came from.
 pub(super) struct Rows {
@@ -39,13 +39,21 @@ pub(super) struct Source {
     ends: HashMap<i32, i64>,
     ends_at: Instant,
     known_at: Instant,
+    /// How often they are asked for.
+    ends_every: Duration,
     /// When a partition last gave a record.
     heard: HashMap<i32, Instant>,
     started: Instant,
 }
 
 impl Source {
-    pub(super) async fn open(log: Arc<dyn Log>, topic: &str, from: Offsets, ends: HashMap<i32, i64>) -> Result<Self> {
+    pub(super) async fn open(
+        log: Arc<dyn Log>,
+        topic: &str,
+        from: Offsets,
+        ends: HashMap<i32, i64>,
+        ends_every: Duration,
+    ) -> Result<Self> {
         let reader = log.reader(topic, from).await?;
         let now = Instant::now();
         let topic = topic.to_owned();
@@ -57,6 +65,7 @@ impl Source {
             ends,
             ends_at: now,
             known_at: now,
+            ends_every,
             heard: HashMap::new(),
             started: now,
         })
@@ -88,7 +97,7 @@ impl Source {
 
     /// Asks for the ends now and then; returns partitions that were not there before, which are read from their start.
     pub(super) async fn refresh(&mut self) -> Result<Vec<i32>> {
-        if self.ends_at.elapsed() < ENDS_INTERVAL {
+        if self.ends_at.elapsed() < self.ends_every {
             return Ok(Vec::new());
         }
         let ranges = waited_out(self.log.ranges(&self.topic).await)?;
@@ -129,7 +138,7 @@ impl Source {
     /// Partitions that are caught up and have been quiet for `timeout`. While the log is away nobody knows: the first
     /// partition to come back would else leave the others behind.
     pub(super) fn idle(&self, timeout: Duration) -> HashSet<i32> {
-        if self.known_at.elapsed() > 3 * ENDS_INTERVAL {
+        if self.known_at.elapsed() > self.ends_every + ENDS_AGE_MAX {
             return HashSet::new();
         }
         let quiet = |partition: &i32| self.heard.get(partition).unwrap_or(&self.started).elapsed() >= timeout;

@@ -187,7 +187,7 @@ impl<'a> Run<'a> {
         }
         start_offsets(log.as_ref(), &settings, &ranges, resumed, &mut from).await?;
         let ends: HashMap<i32, i64> = ranges.iter().map(|range| (range.partition, range.end)).collect();
-        let source = Source::open(log, &settings.raw_topic, from, ends.clone()).await?;
+        let source = Source::open(log, &settings.raw_topic, from, ends.clone(), settings.pace.ends).await?;
         let now = Instant::now();
         let bits = |query: usize| job.plan.cuts_of(query).into_iter().map(cut_bit).fold(0, |all, bit| all | bit);
         let cuts = (0..topics.len()).map(bits).collect();

@@ -142,6 +142,7 @@ pub(super) fn start<'a>(
             epoch_wait: Duration::from_millis(1),
             results: Duration::ZERO,
             commit: Duration::ZERO,
+            ends: Duration::ZERO,
             align: Duration::ZERO,
             retry: Duration::ZERO,
             retry_max: Duration::ZERO,
