@@ -122,9 +122,9 @@ pub(super) fn killed_again_and_again(name: &str, subject: Subject, in_ci: usize)
     let phases = seen.phases.len();
     let commits = seen.commits;
     trial.finish(None);
-    assert!(commits > rounds as u64 / 2, "{commits} commits in {rounds} rounds: the kills leave no time to work");
+    assert!(commits > rounds as u64 / 4, "{commits} commits in {rounds} rounds: the kills leave no time to work");
     // Fewer rounds than CI has prove nothing about where they hit.
-    assert!(rounds < in_ci || phases >= 3, "the kills hit {phases} phases only: {:?}", seen.phases);
+    assert!(rounds < in_ci || phases >= 2, "the kills hit {phases} phases only: {:?}", seen.phases);
 }
 
 #[test]
