@@ -36,6 +36,8 @@ pub(crate) struct Panes {
     panes: BTreeMap<i64, Pane>,
     /// What came since the last snapshot; none where nobody asks.
     fresh: Option<Vec<RecordBatch>>,
+    /// Bytes of that.
+    fresh_bytes: usize,
     /// Panes that changed since they were last asked for; none where nobody asks.
     touched: Option<BTreeSet<i64>>,
     size: Size,
@@ -100,6 +102,7 @@ impl Panes {
             schema,
             panes: BTreeMap::new(),
             fresh: None,
+            fresh_bytes: 0,
             touched: None,
             size: Size::default(),
             rollup,
@@ -122,10 +125,11 @@ impl Panes {
         if state.num_rows() == 0 {
             return Ok(());
         }
+        let bytes = state.get_array_memory_size();
         if let Some(fresh) = &mut self.fresh {
             fresh.push(state.clone());
+            self.fresh_bytes += bytes;
         }
-        let bytes = state.get_array_memory_size();
         let starts = state.column(0).as_primitive::<Int64Type>();
         let first = starts.value(0);
         if starts.values().iter().all(|start| *start == first) {
@@ -163,8 +167,8 @@ impl Panes {
     }
 
     /// Bytes that wait for the next snapshot.
-    pub(crate) fn fresh_bytes(&self) -> usize {
-        self.fresh.iter().flatten().map(RecordBatch::get_array_memory_size).sum()
+    pub(crate) const fn fresh_bytes(&self) -> usize {
+        self.fresh_bytes
     }
 
     /// Rows in files.
@@ -387,6 +391,7 @@ impl Panes {
     /// What came since the last snapshot and is still needed, merged.
     pub(crate) async fn take_fresh(&mut self, assembly: &mut Assembly) -> Result<RecordBatch> {
         let fresh = self.fresh.as_mut().map(std::mem::take).unwrap_or_default();
+        self.fresh_bytes = 0;
         let mut needed = Self::new(self.spec, Arc::clone(&self.schema), false);
         for state in &fresh {
             needed.add(state)?;
@@ -401,6 +406,7 @@ impl Panes {
         if let Some(fresh) = &mut self.fresh {
             fresh.clear();
         }
+        self.fresh_bytes = 0;
         let read = self.panes.values().flat_map(|pane| &pane.spilled).map(|file| file.read(&self.schema));
         let read = read.collect::<Result<Vec<RecordBatch>>>()?;
         let held = self.panes.values().flat_map(|pane| &pane.segments);

@@ -29,7 +29,8 @@ use crate::plan::grouping::expand_grouping_sets;
 use crate::plan::locality::{Origin, Traced, origin_of, trace};
 use crate::plan::slot::SlotTable;
 use crate::plan::window::{
-    calls_window, compare_by_bounds, group_by_call, not_in_as_not_exists, window_arguments, window_at, window_call,
+    bare, calls_window, compare_by_bounds, group_by_call, not_in_as_not_exists, window_arguments, window_at,
+    window_call,
 };
 use crate::stream::window::WindowSpec;
 use crate::table::TableSpec;
@@ -579,12 +580,5 @@ fn struct_time(plan: &LogicalPlan, expr: &Expr) -> Option<(Arc<LogicalPlan>, Exp
             _ => None,
         },
         _ => None,
-    }
-}
-
-fn bare(expr: &Expr) -> &Expr {
-    match expr {
-        Expr::Alias(alias) => bare(&alias.expr),
-        other => other,
     }
 }

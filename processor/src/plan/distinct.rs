@@ -15,6 +15,7 @@ use datafusion::logical_expr::{
 };
 
 use crate::error::{Error, Result};
+use crate::plan::window::bare;
 
 /// Column of a distinct expression's values.
 const DISTINCT: &str = "__distinct";
@@ -27,8 +28,7 @@ pub(crate) fn has_distinct(aggregate: &Aggregate) -> bool {
 }
 
 fn function(expr: &Expr) -> Option<&AggregateFunction> {
-    match expr {
-        Expr::Alias(alias) => function(&alias.expr),
+    match bare(expr) {
         Expr::AggregateFunction(function) => Some(function),
         _ => None,
     }

@@ -108,14 +108,20 @@ impl JobPlan {
         for cut in &mut cuts {
             cut.lower = session.optimize(&cut.lower)?;
         }
-        let tables = read_tables(&session, tables, &cuts, &queries).await?;
-        if tables.is_empty() {
-            return Err(Error::job("the job reads no table").with_hint("select from `events`"));
-        }
+        let mut leaves: Vec<Leaf> = Vec::new();
         let mut state_bytes = Vec::with_capacity(cuts.len());
         for cut in &cuts {
-            let state = Assembly::plan(&session, cut).await?.state;
-            state_bytes.push(state.fields().iter().map(|field| width(field.data_type())).sum());
+            let plan = partial_plan(&session, cut).await?;
+            leaves.extend_from_slice(plan.leaves());
+            state_bytes.push(plan.schema().fields().iter().map(|field| width(field.data_type())).sum());
+        }
+        for query in &queries {
+            let plan = session.create_physical_plan(&query.plan).await?;
+            leaves.extend_from_slice(SlotPlan::new(plan, session.task_ctx()).leaves());
+        }
+        let tables = read_tables(tables, &leaves)?;
+        if tables.is_empty() {
+            return Err(Error::job("the job reads no table").with_hint("select from `events`"));
         }
         Ok(Self { session, tables, cuts, queries, state_bytes })
     }
@@ -236,20 +242,7 @@ impl JobPlan {
 }
 
 /// The tables that the plans read, with the columns that any of them wants.
-async fn read_tables(
-    session: &SessionState,
-    tables: &[TableSpec],
-    cuts: &[Cut],
-    queries: &[Query],
-) -> Result<Vec<ReadTable>> {
-    let mut leaves: Vec<Leaf> = Vec::new();
-    for cut in cuts {
-        leaves.extend_from_slice(partial_plan(session, cut).await?.leaves());
-    }
-    for query in queries {
-        let plan = session.create_physical_plan(&query.plan).await?;
-        leaves.extend_from_slice(SlotPlan::new(plan, session.task_ctx()).leaves());
-    }
+fn read_tables(tables: &[TableSpec], leaves: &[Leaf]) -> Result<Vec<ReadTable>> {
     let mut read = Vec::new();
     for spec in tables {
         let mine: Vec<&Leaf> = leaves.iter().filter(|leaf| *leaf.table == *spec.name).collect();

@@ -190,6 +190,11 @@ impl SlotPlan {
         Self { plan, leaves, context }
     }
 
+    /// The rows that the plan gives.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        self.plan.schema()
+    }
+
     /// What has to be filled, left to right.
     pub(crate) fn leaves(&self) -> &[Leaf] {
         &self.leaves

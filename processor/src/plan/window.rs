@@ -16,10 +16,17 @@ use crate::stream::window::WindowSpec;
 
 /// The `window(…)` that `expr` is, seen through aliases.
 pub(crate) fn window_call(expr: &Expr) -> Option<&ScalarFunction> {
-    match expr {
-        Expr::Alias(alias) => window_call(&alias.expr),
+    match bare(expr) {
         Expr::ScalarFunction(call) if call.func.name() == WINDOW => Some(call),
         _ => None,
+    }
+}
+
+/// The expression without its aliases.
+pub(crate) fn bare(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Alias(alias) => bare(&alias.expr),
+        other => other,
     }
 }
 
@@ -101,8 +108,8 @@ pub(crate) fn group_by_call(aggregate: &Aggregate) -> Result<Option<LogicalPlan>
     let first = parts.iter().position(|part| matches!(part, Some((part, _)) if *part != Part::Time));
     let first = first.ok_or_else(|| Error::internal("a window without a column"))?;
     let time = match &parts[first] {
-        Some((Part::Whole, _)) => get_field(bare(&aggregate.group_expr[first]), "start"),
-        _ => bare(&aggregate.group_expr[first]),
+        Some((Part::Whole, _)) => get_field(bare(&aggregate.group_expr[first]).clone(), "start"),
+        _ => bare(&aggregate.group_expr[first]).clone(),
     };
     let mut groups = vec![window_call_of(time, &call.args[1..])];
     groups.extend(aggregate.group_expr.iter().zip(&parts).filter(|(_, part)| part.is_none()).map(|(e, _)| e.clone()));
@@ -122,13 +129,6 @@ pub(crate) fn group_by_call(aggregate: &Aggregate) -> Result<Option<LogicalPlan>
     });
     let restored: Vec<Expr> = restored.collect();
     Ok(Some(built.project(restored)?.build()?))
-}
-
-fn bare(expr: &Expr) -> Expr {
-    match expr {
-        Expr::Alias(alias) => bare(&alias.expr),
-        other => other.clone(),
-    }
 }
 
 /// What part of which window a column below is, where a projection below computed it.

@@ -230,6 +230,7 @@ impl<'a> Run<'a> {
         commits.claim(None).await
     }
 
+    /// Partition, next offset, and mark.
     fn partitions(&self) -> Vec<(i32, i64, Option<i64>)> {
         let marks: HashMap<i32, Option<i64>> =
             self.engine.marks().marks().map(|((_, partition), mark)| (partition, mark)).collect();
@@ -410,6 +411,7 @@ impl<'a> Run<'a> {
     }
 
     fn note_progress(&mut self, rows: u64, idle: &HashSet<i32>, before: &[PartitionProgress]) {
+        let partitions = self.partitions();
         let progress = &mut self.progress;
         progress.epoch += 1;
         progress.epoch_rows_in = rows;
@@ -423,18 +425,16 @@ impl<'a> Run<'a> {
         progress.panes = self.engine.panes();
         progress.spilled_rows = self.engine.spilled_rows();
         let started: HashMap<i32, i64> = before.iter().map(|p| (p.partition, p.end_offset)).collect();
-        let marks: HashMap<i32, Option<i64>> =
-            self.engine.marks().marks().map(|((_, partition), mark)| (partition, mark)).collect();
-        let partition = |(partition, offset): (i32, i64)| PartitionProgress {
+        let partition = |(partition, offset, mark): (i32, i64, Option<i64>)| PartitionProgress {
             partition,
             start_offset: started.get(&partition).copied().unwrap_or(offset),
             end_offset: offset,
             latest_offset: self.source.end(partition).unwrap_or(offset).max(offset),
-            mark: marks.get(&partition).copied().flatten().and_then(EventTime::from_micros),
+            mark: mark.and_then(EventTime::from_micros),
             idle: idle.contains(&partition),
             paused: self.source.is_paused(partition),
         };
-        progress.partitions = self.source.positions().into_iter().map(partition).collect();
+        progress.partitions = partitions.into_iter().map(partition).collect();
     }
 }
 

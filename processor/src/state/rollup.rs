@@ -32,6 +32,7 @@ pub(super) struct RollUp {
     size: i64,
     /// By level, from 1 on, then by start.
     nodes: Vec<BTreeMap<i64, RecordBatch>>,
+    bytes: usize,
 }
 
 impl RollUp {
@@ -43,7 +44,7 @@ impl RollUp {
         }
         let levels = std::iter::successors(Some(FAN), |run| run.checked_mul(FAN)).take_while(|run| run * width <= size);
         let nodes = levels.map(|_| BTreeMap::new()).collect();
-        Some(Self { origin: spec.origin(), width, size, nodes })
+        Some(Self { origin: spec.origin(), width, size, nodes, bytes: 0 })
     }
 
     /// Length of what a part covers.
@@ -84,8 +85,10 @@ impl RollUp {
         self.nodes.get(node.level.checked_sub(1)?)?.get(&node.start)
     }
 
+    /// Keeps a node that was not there.
     pub(super) fn put(&mut self, node: Part, state: RecordBatch) {
         if let Some(nodes) = node.level.checked_sub(1).and_then(|level| self.nodes.get_mut(level)) {
+            self.bytes += state.get_array_memory_size();
             nodes.insert(node.start, state);
         }
     }
@@ -94,7 +97,9 @@ impl RollUp {
     pub(super) fn forget(&mut self, pane: i64) {
         for level in 0..self.nodes.len() {
             let span = self.span(level + 1);
-            self.nodes[level].remove(&(pane - (pane - self.origin).rem_euclid(span)));
+            if let Some(gone) = self.nodes[level].remove(&(pane - (pane - self.origin).rem_euclid(span))) {
+                self.bytes -= gone.get_array_memory_size();
+            }
         }
     }
 
@@ -102,17 +107,20 @@ impl RollUp {
     pub(super) fn drop_until(&mut self, closed: i64) {
         let tail = closed.saturating_sub(self.size);
         for nodes in &mut self.nodes {
-            *nodes = nodes.split_off(&tail.saturating_add(1));
+            let kept = nodes.split_off(&tail.saturating_add(1));
+            let gone = std::mem::replace(nodes, kept);
+            self.bytes -= gone.values().map(RecordBatch::get_array_memory_size).sum::<usize>();
         }
     }
 
     pub(super) fn clear(&mut self) {
         self.nodes.iter_mut().for_each(BTreeMap::clear);
+        self.bytes = 0;
     }
 
     /// Bytes of the nodes.
-    pub(super) fn bytes(&self) -> usize {
-        self.nodes.iter().flat_map(BTreeMap::values).map(RecordBatch::get_array_memory_size).sum()
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
