@@ -6,7 +6,10 @@ use clap::{Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Failure;
-use crate::{admin, batch, explain, ingest, lake, quickstart, relay, sql, stream, test, topic, up, verify};
+use crate::{
+    admin, batch, events, explain, ingest, keygen, lake, publish, quickstart, relay, relays, sql, stream, test, topic,
+    up, verify,
+};
 
 /// Lands Nostr events in Kafka and in a lake, and runs SQL jobs over both, as batch or as stream.
 #[derive(Debug, Parser)]
@@ -51,13 +54,17 @@ pub(crate) enum Command {
     Batch(Box<batch::Args>),
     Stream(Box<stream::Args>),
     Sql(sql::Args),
+    Events(Box<events::Args>),
     Explain(explain::ExplainArgs),
     Check(explain::CheckArgs),
     Test(test::Args),
     Topic(topic::Args),
     Lake(lake::Args),
     Verify(verify::Args),
+    Keygen(keygen::Args),
+    Publish(Box<publish::Args>),
     Relay(Box<relay::Args>),
+    Relays(relays::Args),
     Admin(admin::Args),
 }
 
@@ -65,7 +72,8 @@ impl Command {
     /// Whether the command runs until it is told to stop: such ones log their life by default.
     pub(crate) fn service(&self) -> bool {
         match self {
-            Self::Up(_) | Self::Lake(_) | Self::Relay(_) => true,
+            Self::Up(_) | Self::Relay(_) => true,
+            Self::Lake(args) => args.service(),
             Self::Ingest(args) => args.service(),
             Self::Stream(args) => args.service(),
             _ => false,
@@ -80,13 +88,17 @@ impl Command {
             Self::Batch(args) => Box::pin(batch::run(*args, shutdown)).await,
             Self::Stream(args) => Box::pin(stream::run(*args, shutdown)).await,
             Self::Sql(args) => Box::pin(sql::run(args, shutdown)).await,
+            Self::Events(args) => Box::pin(events::run(*args, shutdown)).await,
             Self::Explain(args) => Box::pin(explain::explain(args)).await,
             Self::Check(args) => Box::pin(explain::check(args)).await,
             Self::Test(args) => Box::pin(test::run(args, shutdown)).await,
             Self::Topic(args) => Box::pin(topic::run(args, shutdown)).await,
             Self::Lake(args) => Box::pin(lake::run(args, shutdown)).await,
             Self::Verify(args) => verify::run(args, shutdown).await,
+            Self::Keygen(args) => keygen::run(&args),
+            Self::Publish(args) => Box::pin(publish::run(*args, shutdown)).await,
             Self::Relay(args) => Box::pin(relay::run(*args, shutdown)).await,
+            Self::Relays(args) => relays::run(args).await,
             Self::Admin(args) => Box::pin(admin::run(args)).await,
         }
     }

@@ -100,7 +100,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
 }
 
 /// As many as were asked for; else one a processor.
-fn threads(asked: usize) -> usize {
+pub(crate) fn threads(asked: usize) -> usize {
     match asked {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         asked => asked,

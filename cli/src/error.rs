@@ -55,6 +55,11 @@ impl Failure {
         Self::new(Code::Interrupted, "interrupted before the end; what was printed is not complete")
     }
 
+    /// What the exit code will say.
+    pub(crate) const fn code(&self) -> Code {
+        self.code
+    }
+
     /// Adds what to do next.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -1,14 +1,20 @@
-//! `tidegate ingest nostr|file`: events into the raw topic, and by the lander on into the lake, in one process.
+//! `tidegate ingest nostr|file|relays|redrive|coverage`: events into the raw topic, and by the lander on into the lake, in
+//! one process.
+
+mod coverage;
+mod redrive;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::ingest::{Components, Counters, CountersSnapshot, FileSettings, IntakeSettings, Kinds, NostrSettings};
 use event::layout::NOSTR_EVENT_TOPIC;
-use event::{Clock, Span};
+use event::{Clock, EventTime, Span};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Failure;
+use crate::job::time;
+use crate::keys;
 use crate::lake::{LandArgs, Lander};
 use crate::place::LogArgs;
 use crate::progress::{Ticker, grouped, note};
@@ -21,7 +27,9 @@ use crate::progress::{Ticker, grouped, note};
 #[command(after_help = "\
 Examples:
   tidegate ingest nostr --relay wss://nos.lol
-  tidegate ingest file events.jsonl.gz")]
+  tidegate ingest file events.jsonl.gz
+  tidegate ingest relays --geo-db GeoLite2-City.mmdb
+  tidegate ingest coverage")]
 pub(crate) struct Args {
     #[command(subcommand)]
     source: Source,
@@ -31,12 +39,19 @@ pub(crate) struct Args {
 enum Source {
     Nostr(Box<NostrArgs>),
     File(Box<FileArgs>),
+    Relays(Box<crate::relays::FollowArgs>),
+    Redrive(Box<redrive::Args>),
+    Coverage(coverage::Args),
 }
 
 impl Args {
     /// Whether it runs until it is told to stop.
     pub(crate) const fn service(&self) -> bool {
-        matches!(&self.source, Source::Nostr(args) if !args.once)
+        match &self.source {
+            Source::Nostr(args) => !args.once,
+            Source::Relays(args) => args.service(),
+            Source::File(_) | Source::Redrive(_) | Source::Coverage(_) => false,
+        }
     }
 }
 
@@ -46,6 +61,7 @@ impl Args {
 Examples:
   tidegate ingest nostr --relay wss://nos.lol,wss://relay.damus.io
   tidegate ingest nostr --relay ws://127.0.0.1:7777 --once --max-future off
+  tidegate ingest nostr --relay wss://nos.lol --once --lookback '7 days'
   tidegate ingest nostr --relay wss://nos.lol --kinds 1,7,5000-6999 \\
     --kafka-brokers localhost:9092 --lake s3://raw-data")]
 struct NostrArgs {
@@ -64,6 +80,32 @@ struct NostrArgs {
     #[arg(long)]
     once: bool,
 
+    /// Fetch stored events from this time on: 2024-07-28, 2024-07-28T12:00:00Z, unix seconds, -7d; what is live comes
+    /// whatever its date
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
+    since: Option<EventTime>,
+
+    /// Fetch stored events before this time
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
+    until: Option<EventTime>,
+
+    /// Fetch stored events of so long a time before now; the same as --since -DURATION
+    #[arg(long, value_name = "DURATION", value_parser = Span::parse, conflicts_with = "since")]
+    lookback: Option<Span>,
+
+    /// Say who we are, with the key in this file, to relays that let nobody else read (NIP-42); an nsec or hex, - for
+    /// standard input [default: TIDEGATE_SECRET_KEY, else such relays are left]
+    #[arg(long, value_name = "FILE")]
+    auth_key_file: Option<PathBuf>,
+
+    /// What relays see as our User-Agent; put a contact into it
+    #[arg(long, value_name = "TEXT", default_value = concat!("tidegate/", env!("CARGO_PKG_VERSION")))]
+    user_agent: String,
+
+    /// Fetch again what the coverage ledger proves to be there
+    #[arg(long)]
+    refetch: bool,
+
     #[command(flatten)]
     intake: IntakeArgs,
     #[command(flatten, next_help_heading = "Log")]
@@ -72,15 +114,26 @@ struct NostrArgs {
     land: LandArgs,
 }
 
-/// Lands events from a file or a pipe, one JSON object a line, in order.
+/// Lands events from a file or a pipe, in order.
+///
+/// One event a line, or JSON arrays of events; plain, gzip or zstd, told by the
+/// first bytes. An event may stand in a frame, as dumps of relays have it:
+/// ["EVENT","…",{…}]. A file may be read again, after a stop or a tear, and goes on
+/// where it was: ids that the topic holds are known, and refused lines that
+/// <topic>.rejected holds are not written again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   tidegate ingest file events.jsonl.gz --max-future off
+  curl -s https://example.org/events.json | tidegate ingest file -
   nak req -k 1 wss://nos.lol | tidegate ingest file -")]
 struct FileArgs {
-    /// JSON lines, plain, gzip or zstd; - is standard input
+    /// File of events; - is standard input
     path: PathBuf,
+
+    /// On Kafka: end whoever ingests into the topic, or was cut off doing so
+    #[arg(long)]
+    take_over: bool,
 
     #[command(flatten)]
     intake: IntakeArgs,
@@ -140,9 +193,27 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     match args.source {
         Source::Nostr(args) => {
             let intake = args.intake.settings();
+            let now = Clock::system().now_ms();
+            let back = args.lookback.and_then(|span| EventTime::from_micros(now * 1_000 - span.micros()));
+            let since = args.since.or(back);
+            if let (Some(since), Some(until)) = (since, args.until)
+                && since >= until
+            {
+                return Err(Failure::usage(format!("there is nothing between {since} and {until}"))
+                    .hint("--until must come after --since"));
+            }
+            let auth_key = match &args.auth_key_file {
+                Some(path) => Some(keys::read(path)?),
+                None => keys::from_environment()?,
+            };
             let settings = NostrSettings {
                 relays: args.relays,
                 once: args.once,
+                since,
+                until: args.until,
+                refetch: args.refetch,
+                auth_key: auth_key.map(Arc::new),
+                user_agent: args.user_agent,
                 intake: intake.clone(),
                 ..NostrSettings::default()
             };
@@ -151,12 +222,16 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
             land_behind(source, &intake, &args.land, &args.log, components, shutdown).await
         }
         Source::File(args) => {
-            let intake = args.intake.settings();
+            let if_free = args.log.brokers().is_some() && !args.take_over;
+            let intake = IntakeSettings { if_free, ..args.intake.settings() };
             let settings = FileSettings { path: args.path, intake: intake.clone(), ..FileSettings::default() };
             let components = components(&args.log).await?;
             let source = ::ingest::file(settings, components.clone(), shutdown.clone());
             land_behind(source, &intake, &args.land, &args.log, components, shutdown).await
         }
+        Source::Relays(args) => crate::relays::follow(*args, shutdown).await,
+        Source::Redrive(args) => Box::pin(redrive::run(*args, shutdown)).await,
+        Source::Coverage(args) => coverage::run(args).await,
     }
 }
 
@@ -167,7 +242,8 @@ pub(crate) async fn components(log: &LogArgs) -> Result<Components, Failure> {
     Ok(Components { log, clock, counters: Arc::new(Counters::default()) })
 }
 
-async fn land_behind(
+/// Runs a source, the lander behind it, and says in the end what came of both.
+pub(crate) async fn land_behind(
     source: impl Future<Output = ::ingest::Result<()>>,
     intake: &IntakeSettings,
     land: &LandArgs,
@@ -207,6 +283,9 @@ pub(crate) fn totals(counters: &CountersSnapshot) -> String {
         parts.push(format!("filtered {}", grouped(counters.filtered)));
     }
     parts.push(rejected(counters));
+    if counters.gaps > 0 {
+        parts.push(format!("gaps {} (see tidegate ingest coverage)", grouped(counters.gaps)));
+    }
     parts.push(format!(
         "landed {} rows in {} objects",
         grouped(counters.landed_rows),

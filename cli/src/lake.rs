@@ -1,11 +1,20 @@
-//! `tidegate lake land`: the lander alone; and the lander as `ingest` and `up` run it beside themselves.
+//! `tidegate lake …`: the lander alone, and what is done with its objects later; and the lander as `ingest` and `up` run
+//! it beside themselves.
 
+mod compact;
+mod expire;
+mod ls;
+mod verify;
+
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::ingest::Components;
-use ::ingest::lake::{LanderSettings, land};
-use event::Span;
+use ::ingest::lake::{Catalog, LanderSettings, land};
 use event::layout::{LakeFormat, NOSTR_EVENT_TOPIC};
+use event::{Clock, EventTime, Span};
+use processor::lake::LakeTable;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +33,86 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum LakeCommand {
     Land(Box<LandAloneArgs>),
+    Ls(ls::LsArgs),
+    Verify(verify::VerifyArgs),
+    Compact(compact::CompactArgs),
+    Expire(expire::ExpireArgs),
+}
+
+impl Args {
+    /// Whether the command runs until it is told to stop.
+    pub(crate) fn service(&self) -> bool {
+        match &self.command {
+            LakeCommand::Land(_) => true,
+            LakeCommand::Compact(args) => args.repeats(),
+            _ => false,
+        }
+    }
+}
+
+/// Which topic of which lake.
+#[derive(Clone, Debug, clap::Args)]
+struct TopicArgs {
+    /// Raw topic
+    #[arg(long, value_name = "TOPIC", default_value = NOSTR_EVENT_TOPIC)]
+    topic: String,
+
+    #[command(flatten)]
+    lake: LakeArgs,
+
+    /// Directory for all that is kept without a server
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "tidegate-data",
+        env = "TIDEGATE_DATA_DIR",
+        hide_env_values = true
+    )]
+    data_dir: PathBuf,
+}
+
+impl TopicArgs {
+    fn catalog(&self) -> Result<Catalog, Failure> {
+        let store = self.lake.location(&LogArgs::embedded(self.data_dir.clone()))?.open()?;
+        let clock = Clock::system();
+        Ok(Catalog { store: store.objects, prefix: store.prefix, topic: self.topic.clone(), clock })
+    }
+
+    fn table(&self) -> Result<LakeTable, Failure> {
+        table(&self.lake, &LogArgs::embedded(self.data_dir.clone()), &self.topic)
+    }
+}
+
+/// A topic of the lake, to be read.
+fn table(lake: &LakeArgs, log: &LogArgs, topic: &str) -> Result<LakeTable, Failure> {
+    let store = lake.location(log)?.open()?;
+    Ok(LakeTable::new(store.objects, &store.prefix, topic))
+}
+
+/// An hour since 1970 as a time.
+fn hour_text(hour: i64) -> String {
+    let time = hour.checked_mul(3_600_000).and_then(EventTime::from_millis);
+    time.map_or_else(|| format!("hour {hour}"), |time| time.to_string())
+}
+
+/// How long what is replaced stays for those who began to read it.
+#[derive(Clone, Copy, Debug, clap::Args)]
+struct GraceArgs {
+    /// Delete what is replaced or removed after this long, at least 1h; longer than the longest query
+    #[arg(long, value_name = "DURATION", default_value = "1d", value_parser = grace)]
+    grace: Span,
+}
+
+impl GraceArgs {
+    fn grace(self) -> Duration {
+        self.grace.duration()
+    }
+}
+
+/// A lander that was asleep looks at the lake again after ten minutes; an hour leaves it time.
+fn grace(text: &str) -> Result<Span, String> {
+    let span = Span::parse(text)?;
+    if span.duration() < Duration::from_secs(3_600) { Err("use at least 1h".to_owned()) } else { Ok(span) }
 }
 
 /// Writes a raw topic to the lake, following it until told to stop.
@@ -177,9 +266,18 @@ impl Lander {
     }
 }
 
-/// Runs the lander alone.
+/// Runs one of the lake's commands.
 pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
-    let LakeCommand::Land(args) = args.command;
+    match args.command {
+        LakeCommand::Land(args) => land_alone(*args, shutdown).await,
+        LakeCommand::Ls(args) => ls::run(&args).await,
+        LakeCommand::Verify(args) => verify::run(&args, &shutdown).await,
+        LakeCommand::Compact(args) => compact::run(&args, &shutdown).await,
+        LakeCommand::Expire(args) => expire::run(&args).await,
+    }
+}
+
+async fn land_alone(args: LandAloneArgs, shutdown: CancellationToken) -> Result<(), Failure> {
     let components = crate::ingest::components(&args.log).await?;
     let counters = Arc::clone(&components.counters);
     let store = args.lake.location(&args.log)?.create()?;

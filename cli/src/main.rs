@@ -6,25 +6,31 @@
 )]
 
 mod admin;
+mod allocator;
 mod args;
 mod batch;
 mod error;
+mod events;
 mod explain;
 mod ingest;
+mod input;
 mod job;
+mod keygen;
+mod keys;
 mod lake;
 mod logs;
 mod output;
 mod place;
 mod progress;
+mod publish;
 mod quickstart;
 mod relay;
+mod relays;
 mod service;
 mod shutdown;
 mod sql;
 mod store;
 mod stream;
-mod table;
 mod test;
 mod topic;
 mod up;
@@ -47,10 +53,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), error::Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(async {
-        let shutdown = shutdown::on_signals()?;
-        cli.command.run(shutdown.token()).await
-    });
+    let outcome = runtime.block_on(async { cli.command.run(shutdown::on_signals()?.token()).await });
     // A read of standard input cannot be cancelled; nobody waits for it.
     runtime.shutdown_background();
     outcome

@@ -3,6 +3,8 @@
 //! A table for a terminal and JSON lines for a pipe, unless `--format` says otherwise. How a value is written is the
 //! business of `processor::row`.
 
+mod table;
+
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
 use arrow::array::{Array, RecordBatch};
@@ -14,7 +16,7 @@ use processor::row::{display_batch, json_rows};
 
 use crate::error::Failure;
 use crate::progress::{self, counted};
-use crate::table::Table;
+use table::Table;
 
 /// Rows that a table is laid out for at once; more are printed as a further table.
 const TABLE_ROWS: usize = 10_000;
@@ -48,10 +50,16 @@ const FORMAT_HELP: &str = "How to print rows: table, json, ndjson, csv, markdown
 [default: table on a terminal, else ndjson]";
 
 impl FormatArgs {
+    /// The form that was asked for, or the one that fits where standard output goes.
+    pub(crate) fn chosen(self) -> Format {
+        let fitting = || if io::stdout().is_terminal() { Format::Table } else { Format::Ndjson };
+        self.format.unwrap_or_else(fitting)
+    }
+
     /// A printer of rows to standard output.
     pub(crate) fn printer(self, schema: SchemaRef) -> Result<Rows<Stdout>, Failure> {
         let terminal = io::stdout().is_terminal();
-        let format = self.format.unwrap_or(if terminal { Format::Table } else { Format::Ndjson });
+        let format = self.chosen();
         if terminal && format == Format::Parquet {
             return Err(Failure::usage("a terminal shows no Parquet")
                 .hint("send it to a file: … --format parquet > rows.parquet"));

@@ -145,8 +145,14 @@ impl RawArgs {
                     .hint("`tidegate ingest` and `tidegate up` fill a lake; --data-dir or --lake says where it lies"))
             }
             Some((parent, topic)) => {
-                let store = parent.open()?;
-                Ok(LakeTable::at(store.objects, store.prefix.join(topic)))
+                // A lake's compacted files lie beside `topics`, so the store has to begin above it.
+                let (root, above) = match parent.split() {
+                    Some((lake, above)) if above == "topics" => (lake, Some(above)),
+                    _ => (parent, None),
+                };
+                let store = root.open()?;
+                let folder = above.into_iter().chain([topic]).fold(store.prefix, |path, part| path.join(part));
+                Ok(LakeTable::at(store.objects, folder))
             }
             None => Err(Failure::usage(format!("`{location}` is not the folder of a topic"))
                 .hint("name it as s3a://bucket/topics/nostr-event, or the lake above it with --lake")),

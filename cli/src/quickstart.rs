@@ -109,6 +109,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     }
     let lake = Location::Local(args.data_dir.join("lake"));
     let service = Service {
+        directory: None,
         nostr: NostrSettings { relays, ..NostrSettings::default() },
         lander: Some((
             LanderSettings { topic: NOSTR_EVENT_TOPIC.to_owned(), age_max: ROTATE_AGE, ..LanderSettings::default() },

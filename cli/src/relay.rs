@@ -33,6 +33,10 @@ pub(crate) struct Args {
     #[arg(long)]
     nip01: bool,
 
+    /// Take events only from clients that have said who they are (NIP-42)
+    #[arg(long)]
+    auth_to_publish: bool,
+
     /// Stored events that a filter without a limit gets; 0 = all
     #[arg(long, value_name = "N", default_value_t = 500)]
     default_limit: usize,
@@ -193,6 +197,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         faults: args.faults.settings(),
         events: args.events,
         nip01: args.nip01,
+        auth_to_publish: args.auth_to_publish,
         default_limit: args.default_limit,
         max_limit: args.max_limit,
         ..Settings::default()

@@ -1,4 +1,5 @@
-//! Ingest, lander and any number of stream jobs in one process, on one log: what `up` and `quickstart` run.
+//! Ingest, lander, documents of relays and any number of stream jobs in one process, on one log: what `up` and
+//! `quickstart` run.
 //!
 //! The order of the end matters: the relays first, then the jobs, and the lander last, so that all that was published
 //! has landed.
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Code, Failure};
 use crate::lake::Lander;
+use crate::relays::Directory;
 use crate::store::Location;
 use crate::stream::Console;
 
@@ -25,6 +27,8 @@ pub(crate) struct Service {
     pub(crate) nostr: NostrSettings,
     /// The lander, unless the lake is not wanted.
     pub(crate) lander: Option<(LanderSettings, Location)>,
+    /// Documents of relays, if they are wanted.
+    pub(crate) directory: Option<Directory>,
     /// Stream jobs, each with its own name.
     pub(crate) jobs: Vec<StreamJob>,
 }
@@ -51,6 +55,9 @@ impl Service {
         for job in self.jobs {
             jobs.spawn(job.run(self.components.clone(), stop.clone(), jobs_stop.clone()));
         }
+        if let Some(directory) = self.directory {
+            jobs.spawn(kept(directory, self.components.clone(), stop.clone(), jobs_stop.clone()));
+        }
         let received = ::ingest::nostr(self.nostr, self.components, stop).await.map_err(Failure::from);
         jobs_stop.cancel();
         let mut outcome = Ok(());
@@ -64,6 +71,20 @@ impl Service {
         // A station that failed has stopped the relays, so it is the cause.
         outcome.and(landed).and(received)
     }
+}
+
+/// Documents of relays beside the jobs; like theirs, their failure stops the relays.
+async fn kept(
+    directory: Directory,
+    with: Components,
+    stop: CancellationToken,
+    jobs_stop: CancellationToken,
+) -> Result<(), Failure> {
+    let outcome = Box::pin(directory.run(with, jobs_stop)).await;
+    if outcome.is_err() {
+        stop.cancel();
+    }
+    outcome
 }
 
 impl StreamJob {

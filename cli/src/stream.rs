@@ -16,7 +16,7 @@ use processor::run::{OutputMode, Start, StreamObserver, StreamProgress, StreamSe
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::checkpoints;
-use crate::batch::unprintable;
+use crate::batch::{threads, unprintable};
 use crate::error::Failure;
 use crate::job::{JobArgs, time};
 use crate::output::{FormatArgs, Rows};
@@ -104,6 +104,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", value_parser = Span::parse)]
     max_drift: Option<Span>,
 
+    /// Threads that decode and aggregate [default: one a processor]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    threads: usize,
+
     /// How to tell of progress on standard error: auto (a line on a terminal), json (one record an epoch) or none
     #[arg(long, value_name = "HOW", value_enum, default_value_t = ProgressAs::Auto, hide_possible_values = true)]
     progress: ProgressAs,
@@ -185,6 +189,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         output_mode: mode,
         output_topic: args.kafka_topic.filter(|_| !args.debug),
         checkpoint,
+        threads: threads(args.threads),
         idle_timeout: Duration::from_micros(args.idle_timeout.micros().unsigned_abs()),
         max_drift: args.max_drift,
         ..StreamSettings::default()

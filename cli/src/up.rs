@@ -15,7 +15,8 @@ use crate::job::plan;
 use crate::lake::LandArgs;
 use crate::output::{Format, FormatArgs};
 use crate::place::LogArgs;
-use crate::progress::{Ticker, note};
+use crate::progress::{Ticker, grouped, note};
+use crate::relays::DirectoryArgs;
 use crate::service::{Service, StreamJob};
 use crate::store::Store;
 use crate::stream::{Console, StreamCounts, start};
@@ -72,10 +73,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URI", env = "TIDEGATE_CHECKPOINT_DIR", hide_env_values = true)]
     checkpoint_dir: Option<String>,
 
+    /// Keep a document for each relay that events name, as `tidegate ingest relays` does
+    #[arg(long)]
+    keep_relays: bool,
+
     #[command(flatten)]
     format: FormatArgs,
     #[command(flatten)]
     intake: IntakeArgs,
+    #[command(flatten, next_help_heading = "Documents of relays")]
+    directory: DirectoryArgs,
     #[command(flatten, next_help_heading = "Log")]
     log: LogArgs,
     #[command(flatten, next_help_heading = "Lake")]
@@ -109,7 +116,13 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         return Err(Failure::usage("jobs that run together print no single document")
             .hint("use --format table, ndjson, csv or markdown"));
     }
+    if args.directory.given() && !args.keep_relays {
+        return Err(Failure::usage("--nip11, --resolve and --allow-local are about documents of relays")
+            .hint("--keep-relays keeps them"));
+    }
     let jobs = plan_all(&args).await?;
+    let directory = args.keep_relays.then(|| args.directory.open(&args.intake.topic, false)).transpose()?;
+    let kept = directory.as_ref().map(|directory| directory.counters());
     let components = components(&args.log).await?;
     let counters = Arc::clone(&components.counters);
     let counts = Arc::new(StreamCounts::default());
@@ -121,10 +134,11 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let intake = args.intake.settings();
     let lander = args.land.location(&args.log)?.map(|location| (args.land.settings(&intake.topic), location));
     let nostr = NostrSettings { relays: args.relays, intake, ..NostrSettings::default() };
-    let service = Service { components, nostr, lander, jobs: stream_jobs };
+    let service = Service { components, nostr, lander, directory, jobs: stream_jobs };
     let line = {
         let counts = Arc::clone(&counts);
-        move || format!("{} · {}", totals(&counters.snapshot()), counts.text())
+        let kept = move || kept.as_ref().map(|kept| format!(" · relays {}", grouped(kept.snapshot().relays)));
+        move || format!("{} · {}{}", totals(&counters.snapshot()), counts.text(), kept().unwrap_or_default())
     };
     let ticker = Ticker::start(line.clone());
     let outcome = service.run(shutdown).await;

@@ -1,11 +1,11 @@
 //! `tidegate verify FILE|-`: one JSON line a verdict. In: JSON lines, plain, gzip or zstd. Nothing is kept.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ::ingest::event_in;
 use event::verify::{check_future, verify};
 use event::{Clock, Event, EventId, Limits, Rejection, Span};
 use serde::Serialize;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Code, Failure};
 use crate::ingest::{MaxFuture, max_future};
+use crate::input;
 use crate::progress::{counted, grouped, note};
 
 /// Says of every line whether it is a valid Nostr event, and why not.
@@ -58,13 +59,13 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
 }
 
 fn judge_all(args: &Args, shutdown: &CancellationToken) -> Result<(), Failure> {
-    let mut input = open(&args.file)?;
+    let mut input = input::open(&args.file)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let (clock, limits) = (Clock::system(), Limits::default());
     let (mut line, mut accepted) = (0, 0);
     let mut rejected: BTreeMap<&'static str, u64> = BTreeMap::new();
     let mut bytes = Vec::new();
-    while !shutdown.is_cancelled() && next_line(&mut input, &limits, &mut bytes)? {
+    while !shutdown.is_cancelled() && input::next_line(&mut input, &limits, &mut bytes)? {
         line += 1;
         match judge(&bytes, &limits, clock.now_ms(), args.max_future.0) {
             Ok(id) => {
@@ -95,7 +96,7 @@ fn judge_all(args: &Args, shutdown: &CancellationToken) -> Result<(), Failure> {
 }
 
 fn judge(bytes: &[u8], limits: &Limits, now_ms: i64, max_future: Option<Span>) -> Result<EventId, Rejection> {
-    let event = verify(Event::parse(bytes, limits)?)?;
+    let event = verify(Event::parse(event_in(bytes), limits)?)?;
     check_future(&event, now_ms, max_future)?;
     Ok(event.id)
 }
@@ -116,68 +117,9 @@ fn summary(lines: u64, accepted: u64, rejected: &BTreeMap<&'static str, u64>) ->
     text
 }
 
-/// Reads to the next line feed into `bytes`; of a line beyond the limit only as much as shows that it is too long.
-fn next_line(input: &mut impl BufRead, limits: &Limits, bytes: &mut Vec<u8>) -> io::Result<bool> {
-    bytes.clear();
-    let keep = limits.event_bytes_max as u64 + 2;
-    if input.by_ref().take(keep).read_until(b'\n', bytes)? == 0 {
-        return Ok(false);
-    }
-    if bytes.last() == Some(&b'\n') {
-        bytes.pop();
-    } else if bytes.len() as u64 == keep {
-        input.skip_until(b'\n')?;
-    }
-    Ok(true)
-}
-
-type Input = BufReader<Box<dyn Read>>;
-
-fn open(path: &PathBuf) -> Result<Input, Failure> {
-    let raw: Box<dyn Read> = if path.as_os_str() == "-" {
-        Box::new(io::stdin())
-    } else {
-        let file = File::open(path).map_err(|why| {
-            Failure::new(Code::Unavailable, format!("could not open file `{}`: {why}", path.display()))
-        })?;
-        Box::new(file)
-    };
-    unpacked(raw)
-        .map_err(|why| Failure::new(Code::Unavailable, format!("could not read file `{}`: {why}", path.display())))
-}
-
-/// Plain, gzip or zstd, told by the first bytes.
-fn unpacked(raw: Box<dyn Read>) -> io::Result<Input> {
-    let mut raw = BufReader::new(raw);
-    let head = raw.fill_buf()?;
-    let inner: Box<dyn Read> = if head.starts_with(&[0x1f, 0x8b]) {
-        Box::new(flate2::bufread::MultiGzDecoder::new(raw))
-    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        Box::new(zstd::Decoder::with_buffer(raw)?)
-    } else {
-        Box::new(raw)
-    };
-    Ok(BufReader::with_capacity(64 << 10, inner))
-}
-
 #[cfg(test)]
 mod tests {
-    use event::Reason;
-
     use super::*;
-
-    #[test]
-    fn a_line_too_long_is_one_line_and_the_next_one_is_whole() {
-        let limits = Limits { event_bytes_max: 4, tags_max: 1 };
-        let mut input = &b"123456789\nab\n\nlast"[..];
-        let mut lines = Vec::new();
-        let mut bytes = Vec::new();
-        while next_line(&mut input, &limits, &mut bytes).expect("memory is readable") {
-            lines.push(String::from_utf8(bytes.clone()).expect("text"));
-        }
-        assert_eq!(lines, ["123456", "ab", "", "last"]);
-        assert_eq!(judge(b"123456", &limits, 0, None).map_err(|r| r.reason), Err(Reason::TooLarge));
-    }
 
     #[test]
     fn the_summary_counts_by_reason() {

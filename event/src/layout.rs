@@ -8,6 +8,8 @@ use crate::time::EventTime;
 
 /// Raw Nostr events, one record an event that was verified; the key is the event id in hex.
 pub const NOSTR_EVENT_TOPIC: &str = "nostr-event";
+/// What is known of each relay, one JSON document a relay; the key is its URL in normal form.
+pub const NOSTR_RELAY_TOPIC: &str = "nostr-relay";
 /// Control records of stream jobs, one key a job.
 pub const JOBS_TOPIC: &str = "__jobs";
 
@@ -23,6 +25,8 @@ pub const HEADER_PHASE: &str = "phase";
 pub const HEADER_REASON: &str = "reason";
 /// Record header of a rejected record: what exactly was wrong, at most 200 bytes.
 pub const HEADER_DETAIL: &str = "detail";
+/// Record header of an event that was refused first: the code of the reason that no longer holds.
+pub const HEADER_REDRIVEN: &str = "redriven";
 /// Record header of a rejected record: length in bytes of the whole input.
 pub const HEADER_FULL_LEN: &str = "full_len";
 
@@ -54,6 +58,24 @@ pub mod footer {
 #[must_use]
 pub fn rejected_topic(raw_topic: &str) -> String {
     format!("{raw_topic}.rejected")
+}
+
+/// Topic that says what of each relay's past is proven to be in `raw_topic`, one key a relay and filter.
+#[must_use]
+pub fn coverage_topic(raw_topic: &str) -> String {
+    format!("{raw_topic}.coverage")
+}
+
+/// Topic for stretches of a relay's events that may be missing from `raw_topic`.
+#[must_use]
+pub fn gap_topic(raw_topic: &str) -> String {
+    format!("{raw_topic}.gaps")
+}
+
+/// Topic of the authors' newest relay lists, from which the counts in `relay_topic` come, one key a kind and author.
+#[must_use]
+pub fn relay_lists_topic(relay_topic: &str) -> String {
+    format!("{relay_topic}.lists")
 }
 
 /// Topic for rows that came after a window of theirs had closed, beside `output_topic`.

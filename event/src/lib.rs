@@ -5,9 +5,9 @@
 //!             └──▶ Rejection   └──▶ Rejection
 //! ```
 //!
-//! Read in this order: [`event`], [`id`], [`verify`], [`rejection`], [`tags`], [`time`], [`clock`], [`schema`],
-//! [`batch`], [`layout`]. The crate knows nothing of sockets, Kafka, object stores or SQL; `layout` names the topics
-//! and object keys at which the other rooms meet.
+//! Read in this order: [`event`], [`id`], [`verify`], [`rejection`], [`sign`], [`nip19`], [`tags`], [`time`],
+//! [`clock`], [`schema`], [`batch`], [`layout`], [`manifest`]. The crate knows nothing of sockets, Kafka, object stores
+//! or SQL; `layout` and `manifest` name the topics and object keys at which the other rooms meet.
 
 pub mod batch;
 pub mod clock;
@@ -15,8 +15,12 @@ pub mod event;
 pub mod id;
 mod json;
 pub mod layout;
+pub mod manifest;
+pub mod nip19;
+mod place;
 pub mod rejection;
 pub mod schema;
+pub mod sign;
 pub mod tags;
 pub mod time;
 pub mod verify;
@@ -25,6 +29,8 @@ pub use batch::{EventBatchBuilder, Origin};
 pub use clock::Clock;
 pub use event::{Event, Limits};
 pub use id::{EventId, PublicKey};
+pub use place::place;
 pub use rejection::{Reason, Rejection};
+pub use sign::SecretKey;
 pub use time::{EventTime, Span};
 pub use verify::VerifiedEvent;

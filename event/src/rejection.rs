@@ -1,6 +1,7 @@
 //! Rejection: why input is not believed. A value that is counted and kept, not an error of ours.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::id::EventId;
 
@@ -132,6 +133,16 @@ impl Reason {
     }
 }
 
+impl FromStr for Reason {
+    type Err = String;
+
+    /// Reads the code.
+    fn from_str(code: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|reason| reason.as_str() == code);
+        known.ok_or_else(|| format!("`{code}` is not a reason: there are {}", Self::ALL.map(Self::as_str).join(", ")))
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
@@ -148,7 +159,17 @@ mod tests {
         assert_eq!(codes.len(), Reason::ALL.len());
         for (index, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, index);
+            assert_eq!(reason.as_str().parse(), Ok(*reason));
         }
+    }
+
+    #[test]
+    fn what_is_no_reason_is_named() {
+        assert!(
+            "late"
+                .parse::<Reason>()
+                .is_err_and(|why| why.starts_with("`late` is not a reason: there are malformed_json, "))
+        );
     }
 
     #[test]

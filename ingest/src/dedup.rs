@@ -4,22 +4,23 @@
 //! An id goes `unknown → in flight → known`: [`Dedup::claim`] when its event has been verified, [`Dedup::confirm`]
 //! when the log has acknowledged it, [`Dedup::release`] when the log has not. Nothing unverified enters, so a forged
 //! event cannot shadow the true one of that id. Memory only: the topic is the truth, this is derived from it.
+//!
+//! A copy of an event in flight leaves its share of the relay's answer ([`Page`]) with that event: what the answer
+//! proves must not be written before the event is.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use event::EventId;
-use topic::{Log, OffsetRange};
+use topic::Log;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::coverage::Page;
+use crate::error::{Error, Result};
+use crate::tail::Tail;
 
 /// Locks that do not wait for each other; many more than there are verifiers.
 const SHARDS: usize = 64;
-/// Records read back at once.
-const REPLAY_RECORDS: usize = 10_000;
-/// Silence after which reading back is given up.
-const REPLAY_WAIT: Duration = Duration::from_secs(30);
 
 /// The first half of a SHA-256. Ids can be ground, so half of the bits is the least that is safe to compare by.
 type Prefix = u128;
@@ -62,7 +63,7 @@ impl Generations {
 
 #[derive(Debug)]
 struct Shard {
-    in_flight: HashSet<Prefix>,
+    in_flight: HashMap<Prefix, Vec<Page>>,
     known: Generations,
 }
 
@@ -75,55 +76,67 @@ pub(crate) struct Dedup {
 impl Dedup {
     /// An index of at most `ids_max` known ids.
     pub(crate) fn new(ids_max: usize) -> Self {
-        let shard = || Shard { in_flight: HashSet::new(), known: Generations::new(ids_max.div_ceil(SHARDS)) };
+        let shard = || Shard { in_flight: HashMap::new(), known: Generations::new(ids_max.div_ceil(SHARDS)) };
         Self { shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect() }
     }
 
-    /// Whether an event with this id has been verified before.
-    pub(crate) fn contains(&self, id: &EventId) -> bool {
-        let (shard, prefix) = (self.shard(id), prefix(&id.0));
-        shard.known.contains(prefix) || shard.in_flight.contains(&prefix)
+    /// Whether an event with this id has been verified before; while it is in flight it takes `page` along.
+    pub(crate) fn is_copy(&self, id: &EventId, page: Option<&Page>) -> bool {
+        let (mut shard, prefix) = (self.shard(id), prefix(&id.0));
+        if shard.known.contains(prefix) {
+            return true;
+        }
+        let Some(pages) = shard.in_flight.get_mut(&prefix) else { return false };
+        pages.extend(page.cloned());
+        true
     }
 
     /// Takes a verified event's id into flight; `false` when another was there first, and this one is a copy.
-    pub(crate) fn claim(&self, id: &EventId) -> bool {
+    pub(crate) fn claim(&self, id: &EventId, page: Option<&Page>) -> bool {
         let (mut shard, prefix) = (self.shard(id), prefix(&id.0));
-        !shard.known.contains(prefix) && shard.in_flight.insert(prefix)
+        if shard.known.contains(prefix) {
+            return false;
+        }
+        match shard.in_flight.entry(prefix) {
+            Entry::Occupied(mut pages) => {
+                pages.get_mut().extend(page.cloned());
+                false
+            }
+            Entry::Vacant(place) => {
+                place.insert(Vec::new());
+                true
+            }
+        }
+    }
+
+    /// The event has its place in a transaction: answers that it was a copy in need not wait for it any more.
+    pub(crate) fn placed(&self, id: &EventId) {
+        let pages = self.shard(id).in_flight.get_mut(&prefix(&id.0)).map(std::mem::take);
+        // The last share enters the answer in the ledger, which has a lock of its own.
+        drop(pages);
     }
 
     /// The log has acknowledged the event.
     pub(crate) fn confirm(&self, id: &EventId) {
         let (mut shard, prefix) = (self.shard(id), prefix(&id.0));
-        shard.in_flight.remove(&prefix);
+        let pages = shard.in_flight.remove(&prefix);
         shard.known.insert(prefix);
+        drop(shard);
+        drop(pages);
     }
 
     /// The log has not taken the event: the next copy of it is new again.
     pub(crate) fn release(&self, id: &EventId) {
-        self.shard(id).in_flight.remove(&prefix(&id.0));
+        let pages = self.shard(id).in_flight.remove(&prefix(&id.0));
+        drop(pages);
     }
 
     /// Reads back the ids of about the `last` newest records of `topic`; returns how many there were.
     pub(crate) async fn replay(&self, log: &dyn Log, topic: &str, last: u64) -> Result<u64> {
         let failed = |source| Error::of_log(format!("could not read back the ids of topic `{topic}`"), source);
-        let ranges = log.ranges(topic).await.map_err(failed)?;
-        let share = last.div_ceil(u64::try_from(ranges.len()).unwrap_or(1).max(1));
-        let share = i64::try_from(share).unwrap_or(i64::MAX);
-        let held: Vec<OffsetRange> = ranges.into_iter().filter(|range| range.end > range.start).collect();
-        let from =
-            held.iter().map(|range| (range.partition, range.start.max(range.end.saturating_sub(share)))).collect();
-        if held.is_empty() || share == 0 {
-            return Ok(0);
-        }
-        let mut reader = log.reader(topic, from).await.map_err(failed)?;
+        let mut tail = Tail::newest(log, topic, last).await.map_err(failed)?;
         let mut count = 0;
-        while !reached(&reader.positions(), &held) {
-            let records = reader.read(REPLAY_RECORDS, REPLAY_WAIT).await.map_err(failed)?;
-            if records.is_empty() && !reached(&reader.positions(), &held) {
-                let message =
-                    format!("topic `{topic}` does not give back its newest records: nothing in {REPLAY_WAIT:?}");
-                return Err(Error::new(ErrorKind::Unavailable, message));
-            }
+        while let Some(records) = tail.next().await.map_err(failed)? {
             for record in records {
                 let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
                 if let Some(id) = key.and_then(EventId::from_hex) {
@@ -141,12 +154,6 @@ impl Dedup {
     }
 }
 
-fn reached(positions: &[(i32, i64)], ranges: &[OffsetRange]) -> bool {
-    ranges
-        .iter()
-        .all(|range| positions.iter().any(|(partition, next)| *partition == range.partition && *next >= range.end))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,20 +168,20 @@ mod tests {
     #[test]
     fn an_id_is_claimed_once_and_known_once_confirmed() {
         let dedup = Dedup::new(1_000);
-        assert!(!dedup.contains(&id(1)));
-        assert!(dedup.claim(&id(1)));
-        assert!(dedup.contains(&id(1)), "a copy of an event in flight is a copy");
-        assert!(!dedup.claim(&id(1)));
+        assert!(!dedup.is_copy(&id(1), None));
+        assert!(dedup.claim(&id(1), None));
+        assert!(dedup.is_copy(&id(1), None), "a copy of an event in flight is a copy");
+        assert!(!dedup.claim(&id(1), None));
         dedup.confirm(&id(1));
-        assert!(dedup.contains(&id(1)) && !dedup.claim(&id(1)));
+        assert!(dedup.is_copy(&id(1), None) && !dedup.claim(&id(1), None));
     }
 
     #[test]
     fn what_the_log_refused_is_new_again() {
         let dedup = Dedup::new(1_000);
-        assert!(dedup.claim(&id(1)));
+        assert!(dedup.claim(&id(1), None));
         dedup.release(&id(1));
-        assert!(!dedup.contains(&id(1)) && dedup.claim(&id(1)));
+        assert!(!dedup.is_copy(&id(1), None) && dedup.claim(&id(1), None));
     }
 
     #[test]
@@ -193,7 +200,7 @@ mod tests {
         let dedup = Dedup::new(100_000);
         let won: usize = std::thread::scope(|scope| {
             let racers: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| (0..10_000).filter(|number| dedup.claim(&id(*number))).count()))
+                .map(|_| scope.spawn(|| (0..10_000).filter(|number| dedup.claim(&id(*number), None)).count()))
                 .collect();
             racers.into_iter().map(|racer| racer.join().expect("no racer panics")).sum()
         });

@@ -1,9 +1,11 @@
-//! Events from a file or standard input, one JSON object a line, into the same topics by the same rules, in the order
-//! of the file.
+//! Events from a file or standard input, one a line or one an element of JSON arrays, into the same topics by the same
+//! rules, in the order of the file.
 //!
 //! Unlike a relay's frame, every line gets a verdict of its own: it is verified before its id is looked up, and a
-//! refused line is one record even where its bytes came before, so that the topics account for every line.
+//! refused line is one record even where its bytes came before in the same run, so that the topics account for every
+//! line. What the rejected topic held before the run is not written again: a file may be read twice.
 
+mod elements;
 mod lines;
 
 use std::path::Path;
@@ -18,14 +20,15 @@ use tokio_util::sync::CancellationToken;
 use crate::Components;
 use crate::dedup::Dedup;
 use crate::error::{Error, ErrorKind, Result};
+use crate::frame::event_in;
 use crate::metrics::{Counters, add};
-use crate::parcel::{Arrival, Outgoing, Phase, Source};
+use crate::parcel::{Arrival, Held, Outgoing, Phase, Source};
 use crate::pipeline::Pipeline;
-use crate::rejected::{self, Whole};
+use crate::rejected::{self, Refused, Whole};
 use crate::settings::FileSettings;
 use crate::verifier::{Rules, Verdict};
 
-use lines::{Line, Lines};
+use lines::{Line, Texts};
 
 /// Lines that are verified together on one thread.
 const BATCH_LINES: usize = 256;
@@ -53,6 +56,7 @@ pub async fn file(settings: FileSettings, components: Components, shutdown: Canc
     let order = InOrder {
         label: label.into(),
         dedup: Arc::clone(&pipeline.dedup),
+        refused: Arc::clone(&pipeline.refused),
         counters: Arc::clone(&components.counters),
         outgoing: pipeline.outgoing(),
     };
@@ -67,7 +71,8 @@ pub async fn file(settings: FileSettings, components: Components, shutdown: Canc
 }
 
 fn unreadable(kind: ErrorKind, path: &Path, source: std::io::Error) -> Error {
-    Error::new(kind, format!("could not read file `{}`", path.display())).with_source(source)
+    let place = if path == Path::new("-") { "standard input".into() } else { format!("file `{}`", path.display()) };
+    Error::new(kind, format!("could not read {place}")).with_source(source)
 }
 
 /// Why the file was not followed to its end.
@@ -87,7 +92,7 @@ fn read(
     std::thread::spawn(move || {
         let mut batch = Batch::new();
         let ended = lines::plain(input).and_then(|reader| {
-            let mut lines = Lines::new(reader, line_bytes_max);
+            let mut lines = Texts::open(reader, line_bytes_max)?;
             let mut bytes = 0;
             while let Some(line) = lines.next()? {
                 bytes += line.bytes.len();
@@ -145,6 +150,7 @@ fn judge(rules: &Rules, batch: Batch) -> Judged {
         Some(whole) => Verdict::Refused(Rejection::new(Reason::TooLarge, format!("a line of {} bytes", whole.len))),
     };
     let judged = batch.into_iter().map(|(line, received_at_ms)| {
+        let line = Line { bytes: line.bytes.slice_ref(event_in(&line.bytes)), ..line };
         let verdict = verdict(&line, received_at_ms);
         (line, received_at_ms, verdict)
     });
@@ -155,6 +161,7 @@ fn judge(rules: &Rules, batch: Batch) -> Judged {
 struct InOrder {
     label: Arc<str>,
     dedup: Arc<Dedup>,
+    refused: Arc<Refused>,
     counters: Arc<Counters>,
     outgoing: mpsc::Sender<Outgoing>,
 }
@@ -181,7 +188,7 @@ impl InOrder {
         add(&self.counters.received, 1);
         let arrival = self.arrival(line.bytes, received_at_ms);
         match verdict {
-            Verdict::Believed(id) if self.dedup.claim(&id) => Some(Outgoing::Event(id, arrival.into_record(&id))),
+            Verdict::Believed(id) if self.dedup.claim(&id, None) => Some(arrival.into_outgoing(id)),
             Verdict::Believed(_) => {
                 add(&self.counters.copies, 1);
                 None
@@ -192,12 +199,23 @@ impl InOrder {
             }
             Verdict::Refused(rejection) => {
                 let whole = line.cut.unwrap_or_else(|| Whole::of(&arrival.raw));
+                if self.refused.before(&whole) {
+                    add(&self.counters.rejected_again, 1);
+                    return None;
+                }
                 Some(rejected::record(&arrival, &whole, rejection))
             }
         }
     }
 
     fn arrival(&self, raw: Bytes, received_at_ms: i64) -> Arrival {
-        Arrival { raw, relay: Arc::clone(&self.label), received_at_ms, source: Source::File, phase: Phase::Backfill }
+        Arrival {
+            raw,
+            relay: Arc::clone(&self.label),
+            received_at_ms,
+            source: Source::File,
+            phase: Phase::Backfill,
+            held: Held::default(),
+        }
     }
 }

@@ -34,6 +34,12 @@ impl Kinds {
         Ok(Self { ranges: Some(merged) })
     }
 
+    /// Ranges in ascending order, apart from each other, both ends inclusive; none when all kinds are asked for.
+    #[must_use]
+    pub fn ranges(&self) -> Option<&[(u16, u16)]> {
+        self.ranges.as_deref()
+    }
+
     /// Whether `kind` is asked for.
     #[must_use]
     pub fn contains(&self, kind: u16) -> bool {

@@ -11,34 +11,46 @@
 //!
 //! Read in this order: `relay` (one connection: ask, read, page, come back), `file` (lines instead of frames),
 //! `verifier` (bytes become belief, off the socket's task), `dedup` (ids verified and acknowledged), `parcel` and
-//! `publish` (to the raw topic, then acknowledged), `rejected` (what is turned away, with its reason), `pipeline` (the
-//! stations put together), [`lake`] (topic to objects), `metrics`.
+//! `publish` (to the raw topic, then acknowledged), `rejected` (what is turned away, with its reason), `redrive` (once
+//! more), `pipeline` (the stations put together), [`lake`] (topic to objects), [`directory`] (what the topic says of
+//! relays), `metrics`.
 //!
 //! The crate reads no environment, prints nothing and never exits; log, store and clock are handed in.
 
+pub mod coverage;
 mod dedup;
+pub mod directory;
+#[cfg(test)]
+#[path = "../../tests/src/edit.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with the suite, where all of it is used and public")]
+mod edit;
 mod error;
 mod file;
+mod frame;
 mod kinds;
 pub mod lake;
 mod metrics;
 mod parcel;
 mod pipeline;
 mod publish;
+mod redrive;
 mod rejected;
 mod relay;
 mod settings;
+mod tail;
 mod verifier;
 
 use std::sync::Arc;
 
 pub use error::{Error, ErrorKind, Result};
 pub use file::file;
+pub use frame::event_in;
 pub use kinds::Kinds;
 pub use metrics::{Counters, CountersSnapshot, RelaySnapshot};
 pub use pipeline::create_topics;
-pub use relay::{Backoff, nostr};
-pub use settings::{FileSettings, IntakeSettings, NostrSettings};
+pub use redrive::{RedriveCounts, RedriveSettings, Redriven, redrive};
+pub use relay::{Answer, Backoff, Broadcast, BroadcastSettings, RelayAnswers, normal_relay_url, nostr};
+pub use settings::{FileSettings, IntakeSettings, NostrSettings, Reconcile};
 
 /// What a run works with, and what its owner watches it by.
 #[derive(Clone, Debug)]

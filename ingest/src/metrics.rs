@@ -16,12 +16,14 @@ pub struct Counters {
     pub copies: AtomicU64,
     /// Events nobody asked for: their kind is not in the filter. Not published, not rejected.
     pub filtered: AtomicU64,
-    /// Refused bytes that this run had refused before: counted here and not written again.
+    /// Refused bytes that had been refused before: counted here and not written again.
     pub rejected_again: AtomicU64,
     /// Events acknowledged by the raw topic.
     pub published: AtomicU64,
     /// Stretches of a relay's past that could not be proven complete: a dense second, an answer that cannot be paged.
     pub gaps: AtomicU64,
+    /// Events that a relay had stored and that its live subscription, which stood, had not brought.
+    pub missed_live: AtomicU64,
     /// Rows in lake objects written by this process.
     pub landed_rows: AtomicU64,
     /// Lake objects written by this process.
@@ -98,6 +100,7 @@ impl Counters {
             rejected_again: read(&self.rejected_again),
             published: read(&self.published),
             gaps: read(&self.gaps),
+            missed_live: read(&self.missed_live),
             landed_rows: read(&self.landed_rows),
             landed_objects: read(&self.landed_objects),
             landed_bytes: read(&self.landed_bytes),
@@ -117,12 +120,14 @@ pub struct CountersSnapshot {
     pub filtered: u64,
     /// Records in the rejected topic by reason; reasons that never occurred are left out.
     pub rejected: Vec<(Reason, u64)>,
-    /// Refused bytes that were refused before in this run.
+    /// Refused bytes that were refused before.
     pub rejected_again: u64,
     /// Events acknowledged by the raw topic.
     pub published: u64,
     /// Stretches not proven complete.
     pub gaps: u64,
+    /// Events that live subscriptions did not bring.
+    pub missed_live: u64,
     /// Rows landed in the lake.
     pub landed_rows: u64,
     /// Objects landed in the lake.

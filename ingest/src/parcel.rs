@@ -6,7 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use event::layout::{HEADER_PHASE, HEADER_RECEIVED_AT, HEADER_RELAY, HEADER_SOURCE};
 use event::{EventId, Reason};
+use tokio::sync::OwnedSemaphorePermit;
 use topic::{Header, Record};
+
+use crate::coverage::Page;
 
 /// Where bytes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,16 @@ pub(crate) struct Arrival {
     pub(crate) received_at_ms: i64,
     pub(crate) source: Source,
     pub(crate) phase: Phase,
+    pub(crate) held: Held,
+}
+
+/// What an arrival holds until it is settled.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held {
+    /// Its share in a relay's answer.
+    pub(crate) page: Option<Page>,
+    /// Its room in memory.
+    pub(crate) room: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Arrival {
@@ -54,8 +67,14 @@ impl Arrival {
         ]
     }
 
+    /// On its way to the raw topic, as the event `id`.
+    pub(crate) fn into_outgoing(mut self, id: EventId) -> Outgoing {
+        let held = std::mem::take(&mut self.held);
+        Outgoing::Event(id, self.into_record(&id), held)
+    }
+
     /// The record of the raw topic: key = id in hex, value = the event's bytes, time = received time.
-    pub(crate) fn into_record(self, id: &EventId) -> Record {
+    fn into_record(self, id: &EventId) -> Record {
         Record {
             key: Some(id.to_string().into()),
             headers: self.headers(),
@@ -74,42 +93,79 @@ pub(crate) fn header(name: &str, value: Bytes) -> Header {
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     /// A verified event whose id has been claimed.
-    Event(EventId, Record),
+    Event(EventId, Record, Held),
     /// Refused input.
-    Rejected(Reason, Record),
+    Rejected(Reason, Record, Held),
 }
 
-/// Records that are sent and acknowledged together, with the ids that are known from then on.
+/// Records of one transaction, with the ids that are known from then on.
 #[derive(Debug, Default)]
 pub(crate) struct Parcel {
     pub(crate) ids: Vec<EventId>,
     pub(crate) events: Vec<Record>,
     pub(crate) reasons: Vec<Reason>,
     pub(crate) rejected: Vec<Record>,
+    /// Lines of the coverage topic.
+    pub(crate) coverage: Vec<Record>,
+    /// Records of the gap topic.
+    pub(crate) gaps: Vec<Record>,
+    /// Room that is free again once the parcel is delivered.
+    pub(crate) room: Vec<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Parcel {
+    /// Packs records; each gives up its share in a relay's answer, since it has its place now.
     pub(crate) fn of(outgoing: impl Iterator<Item = Outgoing>) -> Self {
         let mut parcel = Self::default();
         for one in outgoing {
-            match one {
-                Outgoing::Event(id, record) => {
+            let held = match one {
+                Outgoing::Event(id, record, held) => {
                     parcel.ids.push(id);
                     parcel.events.push(record);
+                    held
                 }
-                Outgoing::Rejected(reason, record) => {
+                Outgoing::Rejected(reason, record, held) => {
                     parcel.reasons.push(reason);
                     parcel.rejected.push(record);
+                    held
                 }
-            }
+            };
+            parcel.room.extend(held.room);
         }
         parcel
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        [&self.events, &self.rejected, &self.coverage, &self.gaps].iter().all(|records| records.is_empty())
+    }
+
+    /// Takes the second half of the events out, with their ids, and with what is proven once all of them are there.
+    pub(crate) fn split(&mut self) -> Self {
+        let half = self.ids.len() / 2;
+        Self {
+            ids: self.ids.split_off(half),
+            events: self.events.split_off(half),
+            coverage: std::mem::take(&mut self.coverage),
+            gaps: std::mem::take(&mut self.gaps),
+            ..Self::default()
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_proven_goes_with_the_last_of_the_events() {
+        let event = |at: u8| Outgoing::Event(EventId([at; 32]), Record::default(), Held::default());
+        let mut first = Parcel { coverage: vec![Record::default()], ..Parcel::of((0..5).map(event)) };
+        let rest = first.split();
+        assert_eq!((first.ids.len(), rest.ids.len()), (2, 3));
+        assert_eq!((first.events.len(), rest.events.len()), (2, 3));
+        assert!(first.coverage.is_empty() && rest.coverage.len() == 1);
+        assert_eq!(rest.ids.last(), Some(&EventId([4; 32])));
+    }
 
     #[test]
     fn a_record_carries_the_bytes_and_their_arrival() {
@@ -119,6 +175,7 @@ mod tests {
             received_at_ms: 1_700_000_000_123,
             source: Source::Nostr,
             phase: Phase::Live,
+            held: Held::default(),
         };
         let record = arrival.into_record(&EventId([0xab; 32]));
         assert_eq!(record.key.as_deref(), Some("ab".repeat(32).as_bytes()));

@@ -6,30 +6,35 @@
 use std::sync::{Arc, Mutex};
 
 use event::EventId;
-use event::layout::rejected_topic;
-use tokio::sync::mpsc;
+use event::layout::{coverage_topic, gap_topic, rejected_topic};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topic::TopicSpec;
 
 use crate::Components;
+use crate::coverage::{Ledger, Page};
 use crate::dedup::Dedup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{Counters, add};
 use crate::parcel::{Arrival, Outgoing};
-use crate::publish::Publisher;
+use crate::publish::{Desk, Publisher};
 use crate::rejected::Refused;
 use crate::settings::IntakeSettings;
 use crate::verifier::{Input, Rules, Verifier};
 
 /// Arrivals that wait for a verifier, of all sources together.
-const INPUTS_MAX: usize = 2_048;
+const INPUTS_MAX: usize = 4_096;
 /// Records that wait for the publisher: two parcels, so that one fills while the other is under way.
-const OUTGOING_MAX: usize = 2_000;
+const OUTGOING_MAX: usize = 10_000;
+/// Memory for events between their sockets and the log.
+const ROOM_KIB: u32 = 128 * 1_024;
 /// Largest record the topics take: an event of 1 MiB and its headers, with room.
 const MESSAGE_BYTES_MAX: &str = "2097152";
 /// The lake is the archive; the topic holds a month for those who read it late.
 const RETENTION_MS: &str = "2592000000";
+/// What is missing is known for a year.
+const GAP_RETENTION_MS: &str = "31536000000";
 /// A hostile relay can fill the rejected topic, so it is bounded by size as well.
 const REJECTED_RETENTION_BYTES: &str = "1073741824";
 
@@ -39,6 +44,8 @@ pub(crate) struct Intake {
     queue: mpsc::Sender<Input>,
     dedup: Arc<Dedup>,
     counters: Arc<Counters>,
+    /// Memory for events between their socket and the log, in KiB.
+    room: Arc<Semaphore>,
 }
 
 /// The pipeline has ended, so nothing more can be taken in.
@@ -50,18 +57,31 @@ impl Intake {
     /// was verified before, which ends here.
     pub(crate) async fn event(&self, arrival: Arrival, id: Option<EventId>) -> std::result::Result<bool, Ended> {
         add(&self.counters.received, 1);
-        if id.is_some_and(|id| self.dedup.contains(&id)) {
+        if id.is_some_and(|id| self.dedup.is_copy(&id, arrival.held.page.as_ref())) {
             add(&self.counters.copies, 1);
             return Ok(false);
         }
-        self.queue.send(Input { arrival, refused: None }).await.map_err(|_| Ended)?;
+        self.enqueue(arrival, None).await?;
         Ok(true)
+    }
+
+    /// Whether the event is here; `page` must not be proven before one that is on its way.
+    pub(crate) fn knows(&self, id: &EventId, page: &Page) -> bool {
+        self.dedup.is_copy(id, Some(page))
     }
 
     /// Takes in bytes that are no event, with the reason.
     pub(crate) async fn junk(&self, arrival: Arrival, why: event::Rejection) -> std::result::Result<(), Ended> {
         add(&self.counters.received, 1);
-        self.queue.send(Input { arrival, refused: Some(why) }).await.map_err(|_| Ended)
+        self.enqueue(arrival, Some(why)).await
+    }
+
+    /// Waits for memory, then for a place in the queue: relays take turns, since each waits with one arrival.
+    async fn enqueue(&self, mut arrival: Arrival, refused: Option<event::Rejection>) -> std::result::Result<(), Ended> {
+        let kib = u32::try_from(arrival.raw.len() / 1_024 + 1).unwrap_or(u32::MAX).min(ROOM_KIB);
+        let room = Arc::clone(&self.room).acquire_many_owned(kib).await.map_err(|_| Ended)?;
+        arrival.held.room = Some(Arc::new(room));
+        self.queue.send(Input { arrival, refused }).await.map_err(|_| Ended)
     }
 }
 
@@ -72,6 +92,8 @@ pub(crate) struct Pipeline {
     stop: CancellationToken,
     pub(crate) rules: Rules,
     pub(crate) dedup: Arc<Dedup>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) refused: Arc<Refused>,
     pub(crate) verifiers: usize,
     outgoing: mpsc::Sender<Outgoing>,
 }
@@ -88,19 +110,21 @@ impl Pipeline {
         stop: CancellationToken,
     ) -> Result<Self> {
         let log = components.log.as_ref();
-        let rejected = rejected_topic(&settings.topic);
         create_topics(log, settings).await?;
         let dedup = Arc::new(Dedup::new(settings.dedup_ids_max));
+        let ledger = Arc::new(Ledger::load(log, &settings.topic).await?);
+        let desk = Desk {
+            dedup: Arc::clone(&dedup),
+            ledger: Arc::clone(&ledger),
+            counters: Arc::clone(&components.counters),
+            clock: components.clock.clone(),
+            stop: stop.clone(),
+        };
+        // First: what a process before us had open is ended, so that what the topic holds then is all there is.
+        let publisher = Publisher::open(Arc::clone(&components.log), &settings.topic, desk, settings.if_free).await?;
         let count = dedup.replay(log, &settings.topic, settings.dedup_replay_max).await?;
         tracing::info!(topic = settings.topic, ids = count, "known ids read back");
-        let failed = |source| Error::of_log(format!("could not open a writer for topic `{}`", settings.topic), source);
-        let publisher = Publisher {
-            writer: log.writer(None).await.map_err(failed)?,
-            topic: settings.topic.clone(),
-            rejected_topic: rejected,
-            dedup: Arc::clone(&dedup),
-            counters: Arc::clone(&components.counters),
-        };
+        let refused = Arc::new(Refused::read_back(log, &rejected_topic(&settings.topic)).await?);
         let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
         let mut tasks = JoinSet::new();
         let ended = stop.clone().drop_guard();
@@ -112,7 +136,7 @@ impl Pipeline {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             chosen => chosen,
         };
-        Ok(Self { tasks, stop, rules: Rules::of(settings), dedup, verifiers, outgoing })
+        Ok(Self { tasks, stop, rules: Rules::of(settings), dedup, ledger, refused, verifiers, outgoing })
     }
 
     /// Starts the verifiers behind a queue that many relays share.
@@ -122,7 +146,7 @@ impl Pipeline {
         let verifier = Arc::new(Verifier {
             rules: self.rules.clone(),
             dedup: Arc::clone(&self.dedup),
-            refused: Refused::new(),
+            refused: Arc::clone(&self.refused),
             counters: Arc::clone(counters),
         });
         for _ in 0..self.verifiers {
@@ -134,7 +158,8 @@ impl Pipeline {
                 Ok(())
             });
         }
-        Intake { queue, dedup: Arc::clone(&self.dedup), counters: Arc::clone(counters) }
+        let room = Arc::new(Semaphore::new(ROOM_KIB as usize));
+        Intake { queue, dedup: Arc::clone(&self.dedup), counters: Arc::clone(counters), room }
     }
 
     /// The publisher's queue, for a source that keeps its own order.
@@ -160,19 +185,23 @@ impl Pipeline {
     }
 }
 
-/// Creates the raw topic and its rejected topic where they do not exist; safe to repeat.
+/// Creates the raw topic and those beside it where they do not exist; safe to repeat.
 ///
 /// # Errors
 /// `Config` when the topics cannot be, `Unavailable` when the log cannot be reached.
 pub async fn create_topics(log: &dyn topic::Log, settings: &IntakeSettings) -> Result<()> {
-    create(log, &settings.topic, settings.partitions, &[]).await?;
-    create(log, &rejected_topic(&settings.topic), 1, &[("retention.bytes", REJECTED_RETENTION_BYTES)]).await
+    let (raw, forever) = (&settings.topic, ("retention.ms", "-1"));
+    create(log, raw, settings.partitions, &[]).await?;
+    create(log, &rejected_topic(raw), 1, &[("retention.bytes", REJECTED_RETENTION_BYTES)]).await?;
+    create(log, &coverage_topic(raw), 1, &[("cleanup.policy", "compact"), forever]).await?;
+    create(log, &gap_topic(raw), 1, &[("retention.ms", GAP_RETENTION_MS)]).await
 }
 
 async fn create(log: &dyn topic::Log, name: &str, partitions: i32, more: &[(&str, &str)]) -> Result<()> {
     let config =
         [("cleanup.policy", "delete"), ("max.message.bytes", MESSAGE_BYTES_MAX), ("retention.ms", RETENTION_MS)];
-    let config = config.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let kept = config.iter().filter(|(key, _)| more.iter().all(|(other, _)| other != key));
+    let config = kept.chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     let created = log.create_topic(&TopicSpec { name: name.to_owned(), partitions, config }).await;
     let created = created.map_err(|source| Error::of_log(format!("could not create topic `{name}`"), source))?;
     if created {

@@ -1,7 +1,8 @@
 //! What is turned away: one record in `<raw topic>.rejected`, with its reason, whole up to a size.
 //!
-//! A relay sends what we refuse as often as it likes, and many relays send the same: within a run the same bytes are
-//! written once and counted after that. Lines of a file are each their own, see `file`.
+//! A relay sends what we refuse as often as it likes, and many relays send the same: the same bytes are written once and
+//! counted after that, over restarts too, since a run begins with what the topic holds. Lines of a file are each their
+//! own, see `file`.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,10 +10,12 @@ use bytes::Bytes;
 use event::Rejection;
 use event::layout::{HEADER_DETAIL, HEADER_FULL_LEN, HEADER_REASON};
 use sha2::{Digest, Sha256};
-use topic::Record;
+use topic::{Log, Record};
 
 use crate::dedup::{Generations, prefix};
+use crate::error::{Error, Result};
 use crate::parcel::{Arrival, Outgoing, header};
+use crate::tail::Tail;
 
 /// Longest value of a rejected record; what is longer is cut, and `full_len` says so.
 pub(crate) const VALUE_BYTES_MAX: usize = 1 << 20;
@@ -32,36 +35,72 @@ impl Whole {
     }
 }
 
-/// Refused bytes of this run, by hash.
+/// Refused bytes by hash: those that the topic held when the run began, and those of the run.
 #[derive(Debug)]
-pub(crate) struct Refused(Mutex<Generations>);
+pub(crate) struct Refused {
+    before: Generations,
+    now: Mutex<Generations>,
+}
 
 impl Refused {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Generations::new(REMEMBERED_MAX)))
+        let generations = || Generations::new(REMEMBERED_MAX);
+        Self { before: generations(), now: Mutex::new(generations()) }
+    }
+
+    /// Remembers the newest records of the rejected topic `topic`.
+    pub(crate) async fn read_back(log: &dyn Log, topic: &str) -> Result<Self> {
+        let failed = |source| Error::of_log(format!("could not read back topic `{topic}`"), source);
+        let mut refused = Self::new();
+        let mut tail = Tail::newest(log, topic, REMEMBERED_MAX as u64).await.map_err(failed)?;
+        while let Some(records) = tail.next().await.map_err(failed)? {
+            for key in records.iter().filter_map(|record| record.key.as_deref()) {
+                let mut sha256 = [0; 32];
+                if hex::decode_to_slice(key, &mut sha256).is_ok() {
+                    refused.before.insert(prefix(&sha256));
+                }
+            }
+        }
+        Ok(refused)
     }
 
     /// `true` when these bytes had not been refused before.
     pub(crate) fn is_first(&self, whole: &Whole) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(prefix(&whole.sha256))
+        !self.before(whole) && self.now.lock().unwrap_or_else(PoisonError::into_inner).insert(prefix(&whole.sha256))
+    }
+
+    /// Whether these bytes had been refused before the run began.
+    pub(crate) fn before(&self, whole: &Whole) -> bool {
+        self.before.contains(prefix(&whole.sha256))
     }
 }
 
 /// The record of `rejection`: key = SHA-256 of all the bytes in hex, value = the bytes, up to 1 MiB of them.
 pub(crate) fn record(arrival: &Arrival, whole: &Whole, rejection: Rejection) -> Outgoing {
-    let reason = rejection.reason;
-    let mut headers = arrival.headers();
-    headers.push(header(HEADER_REASON, Bytes::from_static(reason.as_str().as_bytes())));
-    headers.push(header(HEADER_DETAIL, rejection.detail.into()));
-    headers.push(header(HEADER_FULL_LEN, whole.len.to_string().into()));
     let record = Record {
-        key: Some(hex::encode(whole.sha256).into()),
-        value: Some(arrival.raw.slice(..arrival.raw.len().min(VALUE_BYTES_MAX))),
-        headers,
+        key: None,
+        value: Some(arrival.raw.clone()),
+        headers: arrival.headers(),
         timestamp_ms: Some(arrival.received_at_ms),
         partition: None,
     };
-    Outgoing::Rejected(reason, record)
+    let reason = rejection.reason;
+    Outgoing::Rejected(reason, turned_away(record, whole, rejection), arrival.held.clone())
+}
+
+/// The rejected record of one that was meant for the raw topic.
+pub(crate) fn of_record(record: Record, rejection: Rejection) -> Record {
+    let whole = Whole::of(record.value.as_deref().unwrap_or_default());
+    turned_away(record, &whole, rejection)
+}
+
+fn turned_away(mut record: Record, whole: &Whole, rejection: Rejection) -> Record {
+    record.key = Some(hex::encode(whole.sha256).into());
+    record.value = record.value.map(|raw| raw.slice(..raw.len().min(VALUE_BYTES_MAX)));
+    record.headers.push(header(HEADER_REASON, Bytes::from_static(rejection.reason.as_str().as_bytes())));
+    record.headers.push(header(HEADER_DETAIL, rejection.detail.into()));
+    record.headers.push(header(HEADER_FULL_LEN, whole.len.to_string().into()));
+    record
 }
 
 #[cfg(test)]
@@ -69,15 +108,21 @@ mod tests {
     use event::Reason;
 
     use super::*;
-    use crate::parcel::{Phase, Source};
+    use crate::parcel::{Held, Phase, Source};
 
     #[test]
     fn long_input_is_cut_and_says_how_long_it_was() {
         let raw = Bytes::from(vec![b'x'; VALUE_BYTES_MAX + 5]);
         let whole = Whole::of(&raw);
-        let arrival =
-            Arrival { raw, relay: "-".into(), received_at_ms: 7, source: Source::File, phase: Phase::Backfill };
-        let Outgoing::Rejected(reason, record) = record(&arrival, &whole, Rejection::new(Reason::TooLarge, "much"))
+        let arrival = Arrival {
+            raw,
+            relay: "-".into(),
+            received_at_ms: 7,
+            source: Source::File,
+            phase: Phase::Backfill,
+            held: Held::default(),
+        };
+        let Outgoing::Rejected(reason, record, _) = record(&arrival, &whole, Rejection::new(Reason::TooLarge, "much"))
         else {
             panic!("a rejection");
         };

@@ -1,10 +1,11 @@
 //! What can be chosen about a run: plain data with defaults. Components (log, clock) are passed beside it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use event::layout::NOSTR_EVENT_TOPIC;
-use event::{Limits, Span};
+use event::{EventTime, Limits, SecretKey, Span};
 
 use crate::kinds::Kinds;
 use crate::relay::Backoff;
@@ -14,6 +15,9 @@ use crate::relay::Backoff;
 pub struct IntakeSettings {
     /// Raw topic; refused input goes to `<topic>.rejected`. Both are created where they do not exist.
     pub topic: String,
+    /// Refuse to take the raw topic over from a process that ingests into it, or was cut off doing so. Default false: a
+    /// service that is started anew takes over from itself.
+    pub if_free: bool,
     /// Partitions of the raw topic, if it has to be created. Default 4.
     pub partitions: i32,
     /// Kinds that are kept; the others are counted as filtered. Default all.
@@ -35,6 +39,7 @@ impl Default for IntakeSettings {
     fn default() -> Self {
         Self {
             topic: NOSTR_EVENT_TOPIC.to_owned(),
+            if_free: false,
             partitions: 4,
             kinds: Kinds::all(),
             max_future: Some(Span::from_secs(15 * 60)),
@@ -44,6 +49,15 @@ impl Default for IntakeSettings {
             dedup_replay_max: 2_000_000,
         }
     }
+}
+
+/// A look at what a relay has stored, over and over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reconcile {
+    /// Time between two looks.
+    pub every: Duration,
+    /// How far back it reaches; none is everything that is wanted.
+    pub back: Option<Span>,
 }
 
 /// Settings of [`crate::nostr`].
@@ -64,6 +78,16 @@ pub struct NostrSettings {
     /// How far behind the previous session's start stored events are asked for again after a reconnect: relays get
     /// events late, gift wraps are dated up to two days back. Default 3 days.
     pub overlap: Span,
+    /// How often what a relay has stored lately is asked for once more although its live subscription stands: relays
+    /// drop live events without a word. Default: two hours back every 15 minutes, three days every 6 hours, everything
+    /// every week.
+    pub reconcile: Vec<Reconcile>,
+    /// Stored events are wanted from this time on; none is the beginning. What is live comes whatever its date.
+    pub since: Option<EventTime>,
+    /// Stored events are wanted before this time; none is now.
+    pub until: Option<EventTime>,
+    /// Ask for what is proven to be there as well. Default false.
+    pub refetch: bool,
     /// Time for TCP, TLS and the WebSocket handshake. Default 15 seconds.
     pub connect_timeout: Duration,
     /// Longest silence within a page of stored events. Default 30 seconds.
@@ -72,6 +96,8 @@ pub struct NostrSettings {
     pub ping_interval: Duration,
     /// Silence after a ping that means the connection is half-open. Default 20 seconds.
     pub pong_timeout: Duration,
+    /// Says who we are to relays that let nobody else read (NIP-42); none leaves them.
+    pub auth_key: Option<Arc<SecretKey>>,
     /// `User-Agent` of the handshake; put a contact into it.
     pub user_agent: String,
 }
@@ -86,10 +112,19 @@ impl Default for NostrSettings {
             backoff: Backoff::default(),
             page_events_max: 500,
             overlap: Span::from_secs(3 * 24 * 3600),
+            reconcile: vec![
+                Reconcile { every: Duration::from_secs(15 * 60), back: Some(Span::from_secs(2 * 3600)) },
+                Reconcile { every: Duration::from_secs(6 * 3600), back: Some(Span::from_secs(3 * 24 * 3600)) },
+                Reconcile { every: Duration::from_secs(7 * 24 * 3600), back: None },
+            ],
+            since: None,
+            until: None,
+            refetch: false,
             connect_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(20),
+            auth_key: None,
             user_agent: concat!("tidegate/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }
@@ -98,7 +133,7 @@ impl Default for NostrSettings {
 /// Settings of [`crate::file()`].
 #[derive(Clone, Debug)]
 pub struct FileSettings {
-    /// JSON lines, plain, gzip or zstd; `-` is standard input.
+    /// JSON lines or JSON arrays of events, plain, gzip or zstd; `-` is standard input.
     pub path: PathBuf,
     /// What stands in the records' `relay` header; none means the path.
     pub label: Option<String>,

@@ -74,7 +74,7 @@ pub(crate) struct Input {
 pub(crate) struct Verifier {
     pub(crate) rules: Rules,
     pub(crate) dedup: Arc<Dedup>,
-    pub(crate) refused: Refused,
+    pub(crate) refused: Arc<Refused>,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -103,12 +103,14 @@ impl Verifier {
             return self.refuse(&arrival, rejection);
         }
         // Looked up a second time: while it waited in the queue, another relay's copy may have been verified.
-        if EventId::scan(&arrival.raw).is_some_and(|id| self.dedup.contains(&id)) {
+        if EventId::scan(&arrival.raw).is_some_and(|id| self.dedup.is_copy(&id, arrival.held.page.as_ref())) {
             add(&self.counters.copies, 1);
             return None;
         }
         match self.rules.judge(&arrival.raw, arrival.received_at_ms) {
-            Verdict::Believed(id) if self.dedup.claim(&id) => Some(Outgoing::Event(id, arrival.into_record(&id))),
+            Verdict::Believed(id) if self.dedup.claim(&id, arrival.held.page.as_ref()) => {
+                Some(arrival.into_outgoing(id))
+            }
             Verdict::Believed(_) => {
                 add(&self.counters.copies, 1);
                 None

@@ -23,6 +23,9 @@ pub mod sql;
 mod state;
 mod stream;
 mod table;
+pub mod tail;
+pub mod top;
+mod workers;
 
 pub use error::{Error, ErrorKind, Result};
 pub use job::{Job, JobOptions, JobSource, Output, built_in_jobs};

@@ -1,4 +1,4 @@
-//! Any SQL over the lake, once: the table `events` is every row of the topic.
+//! Any SQL over the lake, a topic, or a topic beyond its lake, once: the table `events` is every row of them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,23 +7,27 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::project_schema;
 use datafusion::datasource::TableType;
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::scalar::ScalarValue;
-use event::schema::{CREATED_AT, events_schema};
+use event::schema::{CREATED_AT, ID, PUBKEY, events_schema};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::job::{job_error, place_caret};
-use crate::lake::{LakeObject, LakeTable};
+use crate::lake::{LakeObject, LakeTable, Needed};
+use crate::plan::approx::aggregate_functions;
 use crate::plan::functions::scalar_functions;
+use crate::tail::TopicTail;
 
 /// A query's rows as they come, and their columns.
 pub struct QueryRows {
@@ -44,14 +48,38 @@ impl std::fmt::Debug for QueryRows {
 /// # Errors
 /// `Job` with a hint and a caret when the SQL cannot be planned; the rows fail with `Data` or `Unavailable`.
 pub async fn sql(lake: LakeTable, query: &str) -> Result<QueryRows> {
+    sql_over(Events { lake: Some(lake), tail: None }, query).await
+}
+
+/// Where the rows of the table `events` lie: the objects of a lake, then what a topic holds.
+#[derive(Clone, Debug, Default)]
+pub struct Events {
+    /// Every row of it.
+    pub lake: Option<LakeTable>,
+    /// A stretch of the topic.
+    pub tail: Option<TopicTail>,
+}
+
+/// Runs one query over `events`. A row that is in the lake and in the topic's stretch is there twice.
+///
+/// # Errors
+/// As [`sql()`].
+pub async fn sql_over(events: Events, query: &str) -> Result<QueryRows> {
     let context = SessionContext::new_with_config(config());
     for function in scalar_functions() {
         context.register_udf(function);
     }
-    context.register_table("events", Arc::new(EventsTable { lake }))?;
+    for function in aggregate_functions() {
+        context.register_udaf(function);
+    }
+    context.register_table("events", Arc::new(events))?;
     let planned = context.sql(query).await.map_err(job_error);
     let planned = planned.map_err(|error| place_caret(error, query))?;
-    let rows = planned.execute_stream().await?;
+    let rows = planned.execute_stream().await.map_err(|error| match error {
+        // The lake was listed meanwhile.
+        DataFusionError::External(_) => Error::from(error),
+        said => place_caret(job_error(said), query),
+    })?;
     Ok(QueryRows { schema: rows.schema(), rows: rows.map_err(Into::into).boxed() })
 }
 
@@ -63,13 +91,8 @@ fn config() -> SessionConfig {
     config
 }
 
-#[derive(Debug)]
-struct EventsTable {
-    lake: LakeTable,
-}
-
 #[async_trait]
-impl TableProvider for EventsTable {
+impl TableProvider for Events {
     fn schema(&self) -> SchemaRef {
         events_schema()
     }
@@ -79,7 +102,8 @@ impl TableProvider for EventsTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
-        // Bounds of event time leave whole objects out; the rows of the others are still filtered above.
+        // Bounds of event time, an id or an author leave whole objects and row groups out; the rows of the others are
+        // still filtered above.
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
@@ -93,23 +117,38 @@ impl TableProvider for EventsTable {
         let schema = events_schema();
         let mut columns = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
         columns.sort_unstable();
-        let (objects, _) = LakeTable::prune(self.lake.objects().await?, &event_time_bounds(filters));
-        let parts = state.config().target_partitions().min(objects.len()).max(1);
-        let mut shares: Vec<Vec<LakeObject>> = vec![Vec::new(); parts];
-        for (at, object) in objects.into_iter().enumerate() {
-            shares[at % parts].push(object);
-        }
         let read = Arc::new(schema.project(&columns)?);
-        let streams = shares.into_iter().map(|objects| {
-            let part = Part { lake: self.lake.clone(), objects, columns: columns.clone(), schema: Arc::clone(&read) };
-            Arc::new(part) as Arc<dyn PartitionStream>
-        });
+        let mut streams: Vec<Arc<dyn PartitionStream>> = Vec::new();
+        if let Some(lake) = &self.lake {
+            let needed = Needed {
+                event_time: event_time_bounds(filters),
+                id: equal_bytes(filters, ID),
+                pubkey: equal_bytes(filters, PUBKEY),
+            };
+            let (objects, _) = LakeTable::prune(lake.objects().await?, &needed.event_time);
+            let lake = lake.clone().needing(needed);
+            let parts = state.config().target_partitions().min(objects.len());
+            let mut shares: Vec<Vec<LakeObject>> = vec![Vec::new(); parts];
+            for (at, object) in objects.into_iter().enumerate() {
+                shares[at % parts].push(object);
+            }
+            streams.extend(shares.into_iter().map(|objects| {
+                let part = Part { lake: lake.clone(), objects, columns: columns.clone(), schema: Arc::clone(&read) };
+                Arc::new(part) as Arc<dyn PartitionStream>
+            }));
+        }
+        if let Some(tail) = &self.tail {
+            let part = TailPart { tail: tail.clone(), columns: columns.clone(), schema: Arc::clone(&read) };
+            streams.push(Arc::new(part));
+        }
+        if streams.is_empty() {
+            return Ok(Arc::new(EmptyExec::new(project_schema(&schema, projection)?)));
+        }
         // The reader gives columns in the order of the table; the plan may want another.
         let order: Option<Vec<usize>> = projection.map(|wanted| {
             wanted.iter().filter_map(|column| columns.iter().position(|other| other == column)).collect()
         });
-        let exec =
-            StreamingTableExec::try_new(Arc::clone(&read), streams.collect(), order.as_ref(), None, false, None)?;
+        let exec = StreamingTableExec::try_new(Arc::clone(&read), streams, order.as_ref(), None, false, None)?;
         Ok(Arc::new(exec))
     }
 }
@@ -132,6 +171,25 @@ impl PartitionStream for Part {
         let (lake, columns) = (self.lake.clone(), self.columns.clone());
         let rows = stream::iter(self.objects.clone()).map(move |object| lake.read(&object, &columns)).flatten();
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows.map_err(DataFusionError::from)))
+    }
+}
+
+/// The stretch of the topic.
+#[derive(Debug)]
+struct TailPart {
+    tail: TopicTail,
+    columns: Vec<usize>,
+    schema: SchemaRef,
+}
+
+impl PartitionStream for TailPart {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let rows = self.tail.read(&self.columns).map_err(DataFusionError::from);
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
     }
 }
 
@@ -163,4 +221,40 @@ fn event_time_bounds(filters: &[Expr]) -> Range<Option<i64>> {
         };
     }
     bounds
+}
+
+/// The 32 bytes that column `name` has to be, as `id = X'…'` or `encode(id, 'hex') = '…'` says.
+fn equal_bytes(filters: &[Expr], name: &str) -> Option<[u8; 32]> {
+    filters.iter().find_map(|filter| {
+        let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = filter else { return None };
+        let bytes = match (left.as_ref(), right.as_ref()) {
+            (Expr::Literal(constant, _), compared) | (compared, Expr::Literal(constant, _)) => {
+                bytes_for(compared, constant, name)
+            }
+            _ => None,
+        };
+        bytes?.try_into().ok()
+    })
+}
+
+/// The bytes of column `name` for which `compared` equals `constant`.
+fn bytes_for(compared: &Expr, constant: &ScalarValue, name: &str) -> Option<Vec<u8>> {
+    let text = |value: &ScalarValue| value.try_as_str().flatten().map(str::to_owned);
+    match compared {
+        Expr::Column(column) if column.name == name => match constant {
+            ScalarValue::FixedSizeBinary(_, bytes)
+            | ScalarValue::Binary(bytes)
+            | ScalarValue::LargeBinary(bytes)
+            | ScalarValue::BinaryView(bytes) => bytes.clone(),
+            _ => None,
+        },
+        Expr::Cast(cast) => bytes_for(&cast.expr, constant, name),
+        Expr::ScalarFunction(function) if function.name() == "encode" => {
+            let [of, Expr::Literal(form, _)] = function.args.as_slice() else { return None };
+            // Digits in upper case are no encoding; then no row is equal, and it does not matter what is read.
+            let bytes = hex::decode(text(constant)?).ok().filter(|_| text(form).as_deref() == Some("hex"))?;
+            bytes_for(of, &ScalarValue::Binary(Some(bytes)), name)
+        }
+        _ => None,
+    }
 }

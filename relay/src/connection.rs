@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use event::{Event, EventId, Limits, verify};
+use event::{Event, EventId, Limits, Rejection, verify};
 use futures::StreamExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::accept_async_with_config;
@@ -17,6 +17,8 @@ use tokio_tungstenite::tungstenite::{self, Message, error::CapacityError};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::auth::Door;
+use crate::compare::Comparison;
 use crate::entry::Entry;
 use crate::filter::Filter;
 use crate::hub::{Listener, Live};
@@ -35,6 +37,7 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(10);
 /// Serves one connection until it ends or `shutdown` fires.
 pub(crate) async fn run(stream: TcpStream, shared: Arc<Shared>, shutdown: CancellationToken) {
     let peer = stream.peer_addr().map_or_else(|_| "gone".to_owned(), |peer| peer.to_string());
+    let port = stream.local_addr().map_or(0, |local| local.port());
     let socket = tokio::select! {
         opened = tokio::time::timeout(HANDSHAKE_WAIT, handshake(stream, &shared)) => match opened {
             Ok(Some(socket)) => socket,
@@ -45,7 +48,16 @@ pub(crate) async fn run(stream: TcpStream, shared: Arc<Shared>, shutdown: Cancel
     };
     let Listener { number, live, overrun } = shared.hub.join();
     let outbox = Outbox::new(socket, Arc::clone(&shared));
-    let mut connection = Connection { shared: Arc::clone(&shared), outbox, live, subscriptions: HashMap::new() };
+    let challenge = format!("{number}-{peer}-{}", shared.clock.now_ms());
+    let door = shared.settings.auth_to_publish.then(|| Door::new(challenge, port));
+    let mut connection = Connection {
+        shared: Arc::clone(&shared),
+        outbox,
+        live,
+        subscriptions: HashMap::new(),
+        comparisons: HashMap::new(),
+        door,
+    };
     let drop_every = shared.settings.faults.drop_every;
     let end = tokio::select! {
         end = connection.serve() => Some(end),
@@ -112,11 +124,14 @@ struct Connection {
     outbox: Outbox,
     live: tokio::sync::mpsc::Receiver<Live>,
     subscriptions: HashMap<String, Subscription>,
+    comparisons: HashMap<String, Comparison>,
+    /// Shut before events of clients that have not said who they are.
+    door: Option<Door>,
 }
 
 impl Connection {
     async fn serve(&mut self) -> End {
-        if let Err(end) = self.outbox.open().await {
+        if let Err(end) = self.begin().await {
             return end;
         }
         loop {
@@ -132,6 +147,15 @@ impl Connection {
                 return end;
             }
         }
+    }
+
+    async fn begin(&mut self) -> Result<(), End> {
+        self.outbox.open().await?;
+        if let Some(door) = &self.door {
+            self.outbox.text(message::auth(door.challenge())).await?;
+            self.outbox.flush().await?;
+        }
+        Ok(())
     }
 
     async fn close(mut self, code: CloseCode, why: &'static str) {
@@ -160,6 +184,7 @@ impl Connection {
     async fn answer(&mut self, text: &str) -> Result<(), End> {
         match message::parse(text) {
             Ok(Request::Publish { raw }) => self.publish(raw).await,
+            Ok(Request::Auth { raw }) => self.admit(raw).await,
             Ok(Request::Close { subscription }) => {
                 self.subscriptions.remove(&subscription);
                 Ok(())
@@ -170,8 +195,47 @@ impl Connection {
                 self.subscriptions.remove(&subscription);
                 self.outbox.text(message::closed(&subscription, &format!("invalid: {why}"))).await
             }
+            Ok(Request::Compare { subscription, filter, step }) if self.shared.settings.compares => {
+                let begun = filter.map_err(|why| format!("invalid: {why}")).and_then(|filter| self.comparison(*filter));
+                match begun {
+                    Ok(begun) => drop(self.comparisons.insert(subscription.clone(), begun)),
+                    Err(why) => return self.outbox.text(message::neg_err(&subscription, &why)).await,
+                }
+                self.step(&subscription, &step).await
+            }
+            Ok(Request::Compare { .. }) => {
+                self.outbox.text(message::notice("error: negentropy is not known here")).await
+            }
+            Ok(Request::Step { subscription, step }) => self.step(&subscription, &step).await,
+            Ok(Request::EndCompare { subscription }) => {
+                self.comparisons.remove(&subscription);
+                Ok(())
+            }
             Err(why) => self.outbox.text(message::notice(&format!("invalid: {why}"))).await,
         }
+    }
+
+    fn comparison(&self, filter: Filter) -> Result<Comparison, String> {
+        if self.comparisons.len() >= self.shared.settings.subscriptions_max {
+            return Err("blocked: too many comparisons".to_owned());
+        }
+        // Sets are whole: limits are for pages.
+        let limit = filter.limit.unwrap_or(usize::MAX);
+        let (stored, _) = self.shared.hub.query(&[(filter, limit)], self.shared.now_secs());
+        Comparison::new(&stored)
+    }
+
+    async fn step(&mut self, subscription: &str, step: &str) -> Result<(), End> {
+        let answered = match self.comparisons.get_mut(subscription) {
+            Some(comparison) => comparison.answer(step),
+            None => Err("closed: no such comparison".to_owned()),
+        };
+        self.outbox
+            .text(match answered {
+                Ok(step) => message::neg_msg(subscription, &step),
+                Err(why) => message::neg_err(subscription, &why),
+            })
+            .await
     }
 
     async fn open(&mut self, id: String, filters: Vec<Filter>) -> Result<(), End> {
@@ -231,20 +295,39 @@ impl Connection {
 
     async fn publish(&mut self, raw: &str) -> Result<(), End> {
         let answer = match Event::parse(raw.as_bytes(), &Limits::default()).and_then(verify::verify) {
+            Ok(verified) if self.door.as_ref().is_some_and(|door| !door.is_open()) => {
+                message::ok(&verified.id, false, "auth-required: say who you are first (NIP-42)")
+            }
             Ok(verified) => {
                 let entry = Entry::new(&verified, raw);
                 let (accepted, why) = outcome(self.shared.hub.publish(entry, self.shared.now_secs()));
                 message::ok(&verified.id, accepted, why)
             }
-            Err(rejection) => {
-                let why = format!("invalid: {}: {}", rejection.reason.as_str(), rejection.detail);
-                match rejection.id.or_else(|| EventId::scan(raw.as_bytes())) {
-                    Some(id) => message::ok(&id, false, &why),
-                    None => message::notice(&why),
-                }
-            }
+            Err(rejection) => refusal(raw, &rejection),
         };
         self.outbox.text(answer).await
+    }
+
+    /// Takes the answer to the challenge; without one, whoever introduces himself is welcome.
+    async fn admit(&mut self, raw: &str) -> Result<(), End> {
+        let now_secs = self.shared.now_secs();
+        let answer = match Event::parse(raw.as_bytes(), &Limits::default()).and_then(verify::verify) {
+            Ok(event) => match self.door.as_mut().map_or(Ok(()), |door| door.enter(&event, now_secs)) {
+                Ok(()) => message::ok(&event.id, true, ""),
+                Err(why) => message::ok(&event.id, false, &format!("restricted: {why}")),
+            },
+            Err(rejection) => refusal(raw, &rejection),
+        };
+        self.outbox.text(answer).await
+    }
+}
+
+/// The answer to what is no event.
+fn refusal(raw: &str, rejection: &Rejection) -> String {
+    let why = format!("invalid: {}: {}", rejection.reason.as_str(), rejection.detail);
+    match rejection.id.or_else(|| EventId::scan(raw.as_bytes())) {
+        Some(id) => message::ok(&id, false, &why),
+        None => message::notice(&why),
     }
 }
 

@@ -8,9 +8,11 @@
 //! ```
 //!
 //! Read in this order: `settings`, [`Faults`], [`generate`](mod@generate), `load`, `entry`, `filter`, `store`, `hub`,
-//! `message`, `nip11`, `connection`, `outbox`, `live`, `server`, `error`. The crate imports `event` only; flags and
+//! `message`, `nip11`, `auth`, `connection`, `outbox`, `live`, `server`, `error`. The crate imports `event` only; flags and
 //! signals are the `cli`'s.
 
+mod auth;
+mod compare;
 mod connection;
 mod entry;
 mod error;

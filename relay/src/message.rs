@@ -15,8 +15,16 @@ pub(crate) enum Request<'a> {
     Open { subscription: String, filters: Result<Vec<Filter>, String> },
     /// `CLOSE`.
     Close { subscription: String },
+    /// `NEG-OPEN`: begin to compare sets (NIP-77); the first step in hex.
+    Compare { subscription: String, filter: Result<Box<Filter>, String>, step: String },
+    /// `NEG-MSG`: the next step in hex.
+    Step { subscription: String, step: String },
+    /// `NEG-CLOSE`.
+    EndCompare { subscription: String },
     /// `EVENT`: the event's text as it came.
     Publish { raw: &'a str },
+    /// `AUTH`: the answer to a challenge (NIP-42), as it came.
+    Auth { raw: &'a str },
 }
 
 /// Reads a message; the error is for a NOTICE.
@@ -29,14 +37,26 @@ pub(crate) fn parse(text: &str) -> Result<Request<'_>, String> {
             let raw = parts.next().ok_or("EVENT comes without an event")?;
             Ok(Request::Publish { raw })
         }
+        Some("AUTH") => Ok(Request::Auth { raw: parts.next().ok_or("AUTH comes without an event")? }),
         Some("REQ") => {
             let subscription = subscription(parts.next())?;
             Ok(Request::Open { subscription, filters: filters(parts) })
         }
         Some("CLOSE") => Ok(Request::Close { subscription: subscription(parts.next())? }),
+        Some("NEG-OPEN") => Ok(Request::Compare {
+            subscription: subscription(parts.next())?,
+            filter: Filter::parse(parts.next().unwrap_or_default()).map(Box::new),
+            step: step(parts.next())?,
+        }),
+        Some("NEG-MSG") => Ok(Request::Step { subscription: subscription(parts.next())?, step: step(parts.next())? }),
+        Some("NEG-CLOSE") => Ok(Request::EndCompare { subscription: subscription(parts.next())? }),
         Some(label) => Err(format!("message type `{}` is not known", label.chars().take(40).collect::<String>())),
         None => Err("the message does not start with its type".to_owned()),
     }
+}
+
+fn step(part: Option<&str>) -> Result<String, String> {
+    part.and_then(|part| serde_json::from_str(part).ok()).ok_or("the step of a comparison is not a text".to_owned())
 }
 
 fn subscription(part: Option<&str>) -> Result<String, String> {
@@ -81,9 +101,24 @@ pub(crate) fn closed(subscription: &str, why: &str) -> String {
     format!("[\"CLOSED\",{},{}]", quoted(subscription), quoted(why))
 }
 
+/// `["NEG-MSG", …]`.
+pub(crate) fn neg_msg(subscription: &str, step: &str) -> String {
+    format!("[\"NEG-MSG\",{},\"{step}\"]", quoted(subscription))
+}
+
+/// `["NEG-ERR", …]`.
+pub(crate) fn neg_err(subscription: &str, why: &str) -> String {
+    format!("[\"NEG-ERR\",{},{}]", quoted(subscription), quoted(why))
+}
+
 /// `["NOTICE", …]`.
 pub(crate) fn notice(text: &str) -> String {
     format!("[\"NOTICE\",{}]", quoted(text))
+}
+
+/// `["AUTH", …]`.
+pub(crate) fn auth(challenge: &str) -> String {
+    format!("[\"AUTH\",{}]", quoted(challenge))
 }
 
 /// `["OK", …]`.

@@ -55,7 +55,11 @@ pub(crate) async fn answer(stream: &mut TcpStream, head: &str, settings: &Settin
 }
 
 fn document(settings: &Settings) -> String {
-    let nips: &[u16] = if settings.nip01 { &[1, 9, 11, 40] } else { &[1, 11] };
+    let mut nips = vec![1, 11];
+    nips.extend(if settings.nip01 { &[9, 40][..] } else { &[] });
+    nips.extend(settings.auth_to_publish.then_some(42));
+    nips.extend(settings.compares.then_some(77));
+    nips.sort_unstable();
     let mut limitation = json!({
         "max_message_length": settings.message_bytes_max,
         "max_subscriptions": settings.subscriptions_max,

@@ -19,10 +19,14 @@ pub struct Settings {
     /// Whether the rules for replaceable, addressable, ephemeral, deleted and expired events hold, and signatures in
     /// files are checked. Without it every event is served as it stands, like an archive. Default `false`.
     pub nip01: bool,
+    /// Takes events only from clients that have said who they are (NIP-42). Default `false`.
+    pub auth_to_publish: bool,
     /// Stored events a filter without `limit` gets; 0 = all. Default 500, as strfry has it.
     pub default_limit: usize,
     /// Stored events a filter gets at most, whatever its `limit`; 0 = no cap. Default 500, as strfry has it.
     pub max_limit: usize,
+    /// Whether sets are compared (NIP-77). Default `true`.
+    pub compares: bool,
     /// Subscriptions of one connection at most. Default 200, as strfry has it.
     pub subscriptions_max: usize,
     /// Open connections at most; further ones are closed at once. Default 1,024.
@@ -45,8 +49,10 @@ impl Default for Settings {
             events: Vec::new(),
             generate: None,
             nip01: false,
+            auth_to_publish: false,
             default_limit: 500,
             max_limit: 500,
+            compares: true,
             subscriptions_max: 200,
             connections_max: 1_024,
             live_waiting_max: 16_384,

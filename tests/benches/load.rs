@@ -2,9 +2,11 @@
 //!
 //!     load generate COUNT FILE       writes COUNT events as JSON lines, signed, all genuine
 //!     load consume BROKERS TOPIC     reads a topic to its end with librdkafka alone and says how fast
+//!     load crowd TIDEGATE RELAYS EVENTS COPIES   has TIDEGATE follow RELAYS relays, each event on COPIES of them
 
 use std::fs::File;
 use std::io::BufWriter;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -14,15 +16,19 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 use relay::Generate;
 use relay::generate::write_jsonl;
+use tests::crowd::Crowd;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["generate", count, rate, file] => generate(count.parse()?, rate.parse()?, file),
         ["consume", brokers, topic] => consume(brokers, topic),
+        ["crowd", tidegate, relays, events, copies] => {
+            crowd(tidegate, Crowd { relays: relays.parse()?, events: events.parse()?, copies: copies.parse()? })
+        }
         // `cargo test --benches` and `cargo bench` without arguments have nothing to do here.
         [] => Ok(()),
-        other => bail!("`{}` is neither `generate COUNT RATE FILE` nor `consume BROKERS TOPIC`", other.join(" ")),
+        other => bail!("`{}` is none of generate, consume and crowd with their arguments", other.join(" ")),
     }
 }
 
@@ -30,6 +36,19 @@ fn generate(count: usize, rate: f64, file: &str) -> Result<()> {
     let settings = Generate { late: 0.0, future: 0.0, forged: 0.0, rate, authors: 5000, ..Generate::default() };
     let mut out = BufWriter::new(File::create(file).with_context(|| format!("could not create `{file}`"))?);
     write_jsonl(settings, count, &mut out)?;
+    Ok(())
+}
+
+fn crowd(tidegate: &str, crowd: Crowd) -> Result<()> {
+    let rows = tokio::runtime::Runtime::new()?.block_on(crowd.measure(Path::new(tidegate)))?;
+    #[expect(clippy::print_stdout, reason = "a table for people is what this is for")]
+    {
+        println!(
+            "| {} relays, each event on {} | frames | wall s | CPU s | resident MiB |",
+            crowd.relays, crowd.copies
+        );
+        println!("|---|---|---|---|---|\n{rows}");
+    }
     Ok(())
 }
 

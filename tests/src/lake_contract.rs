@@ -320,22 +320,26 @@ pub struct Object {
     pub facts: HashMap<String, String>,
 }
 
-/// All objects of a lake, by partition and start.
+/// All raw objects of a lake, by partition and start.
 pub async fn objects(store: &dyn ObjectStore, prefix: &Path) -> Vec<Object> {
-    let listed: Vec<_> = store.list(Some(prefix)).try_collect().await.expect("a list");
+    let listed: Vec<_> = store.list(Some(&prefix.clone().join("topics"))).try_collect().await.expect("a list");
     let mut objects = Vec::new();
     for meta in listed {
-        let key = LakeKey::parse(meta.location.as_ref()).unwrap_or_else(|| panic!("a strange name: {}", meta.location));
-        let name = format!("{prefix}/{key}");
-        assert_eq!(meta.location.as_ref(), name, "the name is the one that the key prints");
-        let bytes = store.get(&meta.location).await.expect("an object").bytes().await.expect("bytes");
-        objects.push(match key.format {
-            LakeFormat::Parquet => parquet_object(key, bytes),
-            LakeFormat::JsonGz => json_object(key, &bytes),
-        });
+        objects.push(object(store, prefix, &meta.location).await);
     }
     objects.sort_by_key(|object| (object.key.partition, object.key.start));
     objects
+}
+
+/// One raw object, read back.
+pub async fn object(store: &dyn ObjectStore, prefix: &Path, path: &Path) -> Object {
+    let key = LakeKey::parse(path.as_ref()).unwrap_or_else(|| panic!("a strange name: {path}"));
+    assert_eq!(path.as_ref(), format!("{prefix}/{key}"), "the name is the one that the key prints");
+    let bytes = store.get(path).await.expect("an object").bytes().await.expect("bytes");
+    match key.format {
+        LakeFormat::Parquet => parquet_object(key, bytes),
+        LakeFormat::JsonGz => json_object(key, &bytes),
+    }
 }
 
 fn parquet_object(key: LakeKey, bytes: bytes::Bytes) -> Object {

@@ -4,13 +4,20 @@
 //! function here says loudly what is absent, and panics instead when `TIDEGATE_REQUIRE_SERVICES=1`. `tests/run` starts
 //! the services and sets the variables. Nothing here knows what tidegate computes; that is the suite's business.
 
+pub mod audit;
 mod binary;
+pub mod crowd;
+pub mod edit;
 pub mod lake_contract;
 pub mod log_contract;
 mod machine;
 pub mod oracle;
+pub mod real_relay;
+pub mod scripted_relay;
+pub mod signed;
 pub mod sim;
 pub mod stage;
+pub mod wire;
 
 pub use binary::{Finished, finish, tidegate};
 pub use machine::{S3Test, kafka, python, repository, s3, script, shared, unique};

@@ -46,6 +46,18 @@ pub fn script(name: &str) -> Option<Command> {
     Some(command)
 }
 
+/// The Python relay, a command that serves.
+pub(crate) fn nostr_relay() -> Option<PathBuf> {
+    let name = "TIDEGATE_TEST_NOSTR_RELAY";
+    variable(name).map(PathBuf::from).or_else(|| absent(name, "the Python relay"))
+}
+
+/// The relay of rust-nostr, a command that serves.
+pub(crate) fn relay_builder() -> Option<PathBuf> {
+    let name = "TIDEGATE_TEST_RELAY_BUILDER";
+    variable(name).map(PathBuf::from).or_else(|| absent(name, "the relay of rust-nostr"))
+}
+
 /// The real MinIO that `tests/run` started.
 pub fn s3() -> Option<S3Test> {
     let Some(endpoint) = variable("TIDEGATE_TEST_S3_ENDPOINT") else {

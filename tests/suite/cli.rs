@@ -8,13 +8,16 @@ use serde_json::Value;
 use tests::{finish, shared, tidegate};
 
 /// Every command that has a help of its own.
-const COMMANDS: [&[&str]; 18] = [
+const COMMANDS: [&[&str]; 25] = [
     &[],
     &["quickstart"],
     &["up"],
     &["ingest"],
     &["ingest", "nostr"],
     &["ingest", "file"],
+    &["ingest", "redrive"],
+    &["ingest", "relays"],
+    &["ingest", "coverage"],
     &["batch"],
     &["stream"],
     &["sql"],
@@ -25,7 +28,11 @@ const COMMANDS: [&[&str]; 18] = [
     &["topic", "read"],
     &["lake", "land"],
     &["verify"],
+    &["keygen"],
+    &["publish"],
+    &["events"],
     &["relay"],
+    &["relays"],
     &["admin", "init"],
 ];
 
@@ -86,6 +93,7 @@ fn a_wrong_command_line_is_exit_code_2() {
         &["stream", "kinds", "--start", "soon"],
         &["ingest", "nostr"],
         &["ingest", "file", "x", "--max-future", "never"],
+        &["ingest", "redrive", "--reason", "late"],
         &["relay", "--rate", "fast"],
     ] {
         let ended = finish(&mut run(arguments)).code(2);

@@ -1,5 +1,6 @@
-//! Lines of a file, plain, gzip or zstd, told by their first bytes. Split at 0x0A only: other bytes, NUL included,
-//! are the line's own. A line beyond the limit is hashed as it passes and not held.
+//! Texts of a file, plain, gzip or zstd, told by its first bytes: the elements of JSON arrays where the first array
+//! begins with an object, else lines. Lines are split at 0x0A only: other bytes, NUL included, are the line's own. A
+//! text beyond the limit is hashed as it passes and not held.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
@@ -9,11 +10,14 @@ use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
+use super::elements::{Elements, is_blank};
 use crate::rejected::{VALUE_BYTES_MAX, Whole};
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const BUFFER_BYTES: usize = 256 * 1024;
+/// Blanks before anything else; a file that begins with more is one of lines.
+const BLANKS_MAX: usize = 64 * 1024;
 
 /// One line without its line feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +27,114 @@ pub(crate) struct Line {
     pub(crate) cut: Option<Whole>,
 }
 
+impl Line {
+    /// Without blanks at the end, where it is held whole.
+    pub(super) fn trimmed(mut self) -> Self {
+        if self.cut.is_none() {
+            self.bytes.truncate(self.bytes.trim_ascii_end().len());
+        }
+        self
+    }
+}
+
+/// A text as it is read: held up to the limit, hashed beyond it.
+#[derive(Debug)]
+pub(super) struct Held {
+    bytes: Vec<u8>,
+    passed: Option<(Sha256, u64)>,
+    bytes_max: usize,
+}
+
+impl Held {
+    pub(super) const fn new(bytes_max: usize) -> Self {
+        Self { bytes: Vec::new(), passed: None, bytes_max }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(super) fn push(&mut self, part: &[u8]) {
+        match &mut self.passed {
+            Some((hash, len)) => {
+                hash.update(part);
+                *len += part.len() as u64;
+            }
+            None => self.bytes.extend_from_slice(part),
+        }
+        if self.passed.is_none() && self.bytes.len() > self.bytes_max {
+            self.passed = Some((Sha256::new_with_prefix(&self.bytes), self.bytes.len() as u64));
+            self.bytes.truncate(VALUE_BYTES_MAX);
+            self.bytes.shrink_to_fit();
+        }
+    }
+
+    pub(super) fn finish(self) -> Line {
+        let cut = self.passed.map(|(hash, len)| Whole { sha256: hash.finalize().into(), len });
+        Line { bytes: self.bytes.into(), cut }
+    }
+}
+
+/// Reads texts one after the other: what a file of this shape holds.
+#[derive(Debug)]
+pub(crate) enum Texts<R> {
+    Lines(Lines<R>),
+    Elements(Elements<R>),
+}
+
+impl Texts<BufReader<Box<dyn Read + Send>>> {
+    /// Looks at the first bytes, and no further.
+    pub(crate) fn open(mut reader: impl BufRead + Send + 'static, bytes_max: usize) -> io::Result<Self> {
+        let head = head(&mut reader)?;
+        let mut signs = head.iter().filter(|byte| !is_blank(**byte));
+        let array = signs.next() == Some(&b'[') && matches!(signs.next(), Some(b'{' | b']'));
+        let whole: Box<dyn Read + Send> = Box::new(Cursor::new(head).chain(reader));
+        let reader = BufReader::with_capacity(BUFFER_BYTES, whole);
+        Ok(match array {
+            true => Self::Elements(Elements::new(reader, bytes_max)),
+            false => Self::Lines(Lines::new(reader, bytes_max)),
+        })
+    }
+
+    /// Whether the next text may have to be waited for.
+    pub(crate) fn may_wait(&self) -> bool {
+        match self {
+            Self::Lines(lines) => lines.may_wait(),
+            Self::Elements(elements) => elements.may_wait(),
+        }
+    }
+
+    /// The next text that is not wholly empty; none at the end.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Line>> {
+        match self {
+            Self::Lines(lines) => lines.next(),
+            Self::Elements(elements) => elements.next(),
+        }
+    }
+}
+
+/// Takes bytes up to the second that is not blank, or up to the first where that tells enough.
+fn head(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    let mut signs = 0;
+    while signs < 2 && head.len() < BLANKS_MAX {
+        let byte = match reader.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            chunk => chunk?.first().copied(),
+        };
+        let Some(byte) = byte else { break };
+        reader.consume(1);
+        head.push(byte);
+        signs += usize::from(!is_blank(byte));
+        if signs == 1 && byte != b'[' && !is_blank(byte) {
+            break;
+        }
+    }
+    Ok(head)
+}
+
 /// Reads lines one after the other.
+#[derive(Debug)]
 pub(crate) struct Lines<R> {
     reader: R,
     line_bytes_max: usize,
@@ -56,17 +167,17 @@ pub(crate) fn plain(mut input: Box<dyn Read + Send>) -> io::Result<BufReader<Box
 }
 
 impl<R: Read> Lines<BufReader<R>> {
-    pub(crate) const fn new(reader: BufReader<R>, line_bytes_max: usize) -> Self {
+    const fn new(reader: BufReader<R>, line_bytes_max: usize) -> Self {
         Self { reader, line_bytes_max }
     }
 
     /// Whether the next line may have to be waited for.
-    pub(crate) fn may_wait(&self) -> bool {
+    fn may_wait(&self) -> bool {
         !self.reader.buffer().contains(&b'\n')
     }
 
     /// The next line that is not wholly empty; none at the end.
-    pub(crate) fn next(&mut self) -> io::Result<Option<Line>> {
+    fn next(&mut self) -> io::Result<Option<Line>> {
         loop {
             match self.line()? {
                 Some(line) if line.bytes.is_empty() => {}
@@ -76,8 +187,7 @@ impl<R: Read> Lines<BufReader<R>> {
     }
 
     fn line(&mut self) -> io::Result<Option<Line>> {
-        let mut held = Vec::new();
-        let mut passed: Option<(Sha256, u64)> = None;
+        let mut held = Held::new(self.line_bytes_max);
         let mut any = false;
         loop {
             let chunk = match self.reader.fill_buf() {
@@ -90,26 +200,14 @@ impl<R: Read> Lines<BufReader<R>> {
             any = true;
             let end = chunk.iter().position(|byte| *byte == b'\n');
             let part = &chunk[..end.unwrap_or(chunk.len())];
-            match &mut passed {
-                Some((hash, len)) => {
-                    hash.update(part);
-                    *len += part.len() as u64;
-                }
-                None => held.extend_from_slice(part),
-            }
+            held.push(part);
             let used = part.len() + usize::from(end.is_some());
             self.reader.consume(used);
-            if passed.is_none() && held.len() > self.line_bytes_max {
-                passed = Some((Sha256::new_with_prefix(&held), held.len() as u64));
-                held.truncate(VALUE_BYTES_MAX);
-                held.shrink_to_fit();
-            }
             if end.is_some() {
                 break;
             }
         }
-        let cut = passed.map(|(hash, len)| Whole { sha256: hash.finalize().into(), len });
-        Ok(any.then(|| Line { bytes: held.into(), cut }))
+        Ok(any.then(|| held.finish()))
     }
 }
 
@@ -163,6 +261,26 @@ mod tests {
         assert_eq!(lines[1].cut, Some(Whole::of(&long)));
         assert!(lines[1].bytes.len() <= VALUE_BYTES_MAX && lines[0].cut.is_none());
         assert_eq!(lines[2].bytes, "b");
+    }
+
+    #[test]
+    fn arrays_of_objects_are_told_from_lines_by_their_first_bytes() {
+        let texts = |input: &str| {
+            let mut texts =
+                Texts::open(BufReader::with_capacity(1, Cursor::new(input.as_bytes().to_vec())), 100).expect("texts");
+            let all: Vec<Line> = std::iter::from_fn(|| texts.next().expect("a text")).collect();
+            (
+                matches!(texts, Texts::Elements(_)),
+                all.into_iter().map(|line| String::from_utf8_lossy(&line.bytes).into_owned()).collect::<Vec<_>>(),
+            )
+        };
+        let owned = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(texts(" [\n{\"a\":1} ,\n {\"b\":2}\n]\n"), (true, owned(&["{\"a\":1}", "{\"b\":2}"])));
+        assert_eq!(texts("[]"), (true, vec![]));
+        assert_eq!(texts("[\"EVENT\",{}]\n[\"EOSE\"]"), (false, owned(&["[\"EVENT\",{}]", "[\"EOSE\"]"])));
+        assert_eq!(texts(" \n\n{\"a\":1}\n"), (false, owned(&[" ", "{\"a\":1}"])));
+        assert_eq!(texts("[\n"), (false, owned(&["["])));
+        assert_eq!(texts(""), (false, vec![]));
     }
 
     proptest! {

@@ -8,12 +8,17 @@
 //! Two landers of one topic may run at once, as a restart and a paused process do, if both write the same form.
 //!
 //! Read in this order: `roller` (when an object is complete), `object` (what it holds), `writer` (its name is taken
-//! once), `resume` (where landing goes on). Left to others: verification (the topic holds what was verified), and
-//! reading the lake.
+//! once), `resume` (where landing goes on). Then what happens to objects later: `catalog` (listings and manifests),
+//! `compact` (closed hours into large files), `expire` (retention by age), `sweep` (bytes that nobody needs go). Left
+//! to others: verification (the topic holds what was verified), and reading the lake.
 
+mod catalog;
+mod compact;
+mod expire;
 mod object;
 mod resume;
 mod roller;
+mod sweep;
 mod writer;
 
 use std::sync::Arc;
@@ -30,9 +35,13 @@ use topic::{OffsetRange, Reader, StoredRecord};
 
 use crate::Components;
 use crate::error::{Error, ErrorKind, Result};
+pub use catalog::Catalog;
+pub use compact::{CompactProgress, CompactSettings, compact};
+pub use expire::expire;
 use object::{Finished, OpenObject};
 use resume::Shelf;
 use roller::Roller;
+pub use sweep::{Swept, sweep};
 use writer::{BACKOFF, ObjectWriter, Outcome};
 
 /// Records taken from the topic at once.
@@ -110,7 +119,6 @@ struct Lander {
     settings: LanderSettings,
     components: Components,
     writer: ObjectWriter,
-    prefix: Path,
     roller: Roller,
     reader: Box<dyn Reader>,
     shelves: Vec<Shelf>,
@@ -131,13 +139,14 @@ impl Lander {
         let topic = &settings.topic;
         let log_error = |error| Error::of_log(format!("could not land topic `{topic}`"), error);
         let ranges = components.log.ranges(topic).await.map_err(log_error)?;
-        let shelves = resume::shelves(store.as_ref(), &prefix, topic, &ranges).await?;
+        let catalog = Catalog { store, prefix, topic: topic.clone(), clock: components.clock.clone() };
+        let shelves = resume::shelves(&catalog, components.log.as_ref(), &ranges).await?;
         let from = shelves.iter().map(|shelf| (shelf.partition, shelf.start)).collect();
         let reader = components.log.reader(topic, from).await.map_err(log_error)?;
         let roller = Roller { rows_max: settings.rows_max, bytes_max: settings.bytes_max, age_max: settings.age_max };
-        let writer = ObjectWriter { store, drain };
+        let writer = ObjectWriter { catalog, drain };
         let looked_at = Instant::now();
-        Ok(Self { settings, components, writer, prefix, roller, reader, shelves, looked_at, log_failures: 0 })
+        Ok(Self { settings, components, writer, roller, reader, shelves, looked_at, log_failures: 0 })
     }
 
     fn log_error(&self, error: topic::Error) -> Error {
@@ -192,7 +201,7 @@ impl Lander {
         added.retain(|range| !self.shelves.iter().any(|shelf| shelf.partition == range.partition));
         if !added.is_empty() {
             tracing::info!(topic, partitions = added.len(), "partitions were added to the topic");
-            let shelves = resume::shelves(self.writer.store.as_ref(), &self.prefix, topic, &added).await?;
+            let shelves = resume::shelves(&self.writer.catalog, self.components.log.as_ref(), &added).await?;
             self.shelves.extend(shelves.into_iter().map(|shelf| Shelf { stale: true, ..shelf }));
             self.reopen().await?;
         }
@@ -307,15 +316,18 @@ impl Lander {
             hour: finished.hour,
             format: self.settings.format,
         };
-        let path = resume::object_path(&self.prefix, &key);
-        match self.writer.put(&path, &finished).await? {
+        let (known_at_ms, now_ms) = (shelf.known_at_ms, self.components.clock.now_ms());
+        let outcome = self.writer.put(&key, &finished, known_at_ms).await?;
+        // The lake was seen to end here no sooner than the put began.
+        self.shelves[at].known_at_ms = now_ms;
+        match outcome {
             Outcome::Written => {
-                self.note_landed(&path, &finished);
+                self.note_landed(&key, &finished);
                 self.shelves[at].start = finished.end;
                 Ok(true)
             }
             Outcome::Taken(theirs) => {
-                tracing::info!(object = %path, end = theirs.end, "another lander wrote this object; going on at its end");
+                tracing::info!(object = %key, end = theirs.end, "another lander wrote this object; going on at its end");
                 let shelf = &mut self.shelves[at];
                 shelf.start = theirs.end;
                 shelf.received_max = theirs.received_max;
@@ -325,8 +337,8 @@ impl Lander {
         }
     }
 
-    fn note_landed(&self, path: &Path, finished: &Finished) {
-        tracing::debug!(object = %path, rows = finished.rows, end = finished.end, "wrote a lake object");
+    fn note_landed(&self, key: &LakeKey, finished: &Finished) {
+        tracing::debug!(object = %key, rows = finished.rows, end = finished.end, "wrote a lake object");
         let counters = &self.components.counters;
         counters.landed_rows.fetch_add(finished.rows as u64, Ordering::Relaxed);
         counters.landed_objects.fetch_add(1, Ordering::Relaxed);

@@ -14,7 +14,7 @@ use flate2::write::GzEncoder;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -23,11 +23,11 @@ use topic::StoredRecord;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Rows handed to the Parquet writer at once.
-const BATCH_ROWS: usize = 4 * 1024;
+pub(super) const BATCH_ROWS: usize = 4 * 1024;
 /// Bytes handed to the Parquet writer at once, nearly; an Arrow column of text holds no more than 2 GiB.
-const BATCH_BYTES: usize = 16 * 1024 * 1024;
+pub(super) const BATCH_BYTES: usize = 16 * 1024 * 1024;
 /// How large an event may be was decided when it came in; here it is only taken apart.
-const NO_LIMITS: Limits = Limits { event_bytes_max: usize::MAX, tags_max: usize::MAX };
+pub(super) const NO_LIMITS: Limits = Limits { event_bytes_max: usize::MAX, tags_max: usize::MAX };
 /// Rows of a Parquet row group at most: a reader's unit of skipping.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
 
@@ -67,7 +67,8 @@ impl OpenObject {
     pub(super) fn try_new(format: LakeFormat, start: i64, hour: i64) -> Result<Self> {
         let body = match format {
             LakeFormat::Parquet => {
-                let writer = ArrowWriter::try_new(Vec::new(), events_schema(), Some(properties())).map_err(failed)?;
+                let properties = columns().set_max_row_group_row_count(Some(ROW_GROUP_ROWS)).build();
+                let writer = ArrowWriter::try_new(Vec::new(), events_schema(), Some(properties)).map_err(failed)?;
                 Body::Parquet { writer: Box::new(writer), rows: Box::default() }
             }
             LakeFormat::JsonGz => Body::Json(Box::new(GzEncoder::new(Vec::new(), GzLevel::default()))),
@@ -189,11 +190,11 @@ fn one_line(raw: &[u8]) -> Vec<u8> {
     line
 }
 
-fn properties() -> WriterProperties {
+/// How the columns of the events table are written, whoever writes them.
+pub(super) fn columns() -> WriterPropertiesBuilder {
     let column = |name: &str| ColumnPath::from(name);
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).unwrap_or_default()))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
+    let mut properties =
+        WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::try_new(3).unwrap_or_default()));
     // Delta encoding for what mostly grows; no dictionary for what never repeats.
     for name in [CREATED_AT, RECEIVED_AT, KAFKA_OFFSET] {
         properties = properties
@@ -206,7 +207,7 @@ fn properties() -> WriterProperties {
     for name in [ID, PUBKEY, SIG, RAW, CONTENT] {
         properties = properties.set_column_statistics_enabled(column(name), EnabledStatistics::None);
     }
-    properties.build()
+    properties
 }
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> Error {

@@ -1,20 +1,22 @@
-//! Where landing goes on: the newest object of every partition, and what it says of its end.
+//! Where landing goes on: after the newest object of every partition, or after what the manifest covers.
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader};
 
 use event::layout::{LakeFormat, LakeKey, footer};
+use event::manifest::CoveredPartition;
 use flate2::bufread::MultiGzDecoder;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
-use topic::OffsetRange;
+use topic::{Log, OffsetRange};
 
+use super::catalog::Catalog;
 use super::object::OpenObject;
 use crate::error::{Error, ErrorKind, Result};
 
-const MILLIS_PER_HOUR: i64 = 3_600_000;
+pub(super) const MILLIS_PER_HOUR: i64 = 3_600_000;
 /// Bytes read at the end of an object in the hope that the whole footer is among them.
 const FOOTER_HINT: u64 = 64 * 1024;
 
@@ -25,6 +27,8 @@ pub(super) struct Landed {
     pub(super) end: i64,
     /// Greatest received time of the partition so far, milliseconds.
     pub(super) received_max: i64,
+    /// Rows; of JSON lines, also those that hold no event.
+    pub(super) rows: u64,
     /// Hash of the raw values; none where the form does not keep it.
     pub(super) sha256: Option<String>,
 }
@@ -41,33 +45,21 @@ pub(super) struct Shelf {
     pub(super) stale: bool,
     /// A record without an event was told of.
     pub(super) warned: bool,
+    /// When it was known that the lake ends at `start`, milliseconds since 1970.
+    pub(super) known_at_ms: i64,
 }
 
-/// Path of an object under the lake's prefix.
-pub(super) fn object_path(prefix: &Path, key: &LakeKey) -> Path {
-    // Not by text: a part such as `year=2025` must not be encoded anew.
-    key.to_string().split('/').fold(prefix.clone(), |path, part| path.join(part))
-}
-
-/// Every partition of the topic, set to where the lake ends.
-pub(super) async fn shelves(
-    store: &dyn ObjectStore,
-    prefix: &Path,
-    topic: &str,
-    ranges: &[OffsetRange],
-) -> Result<Vec<Shelf>> {
-    let wanted = ranges.iter().map(|range| range.partition).collect();
-    let newest = newest(store, prefix, topic, &wanted).await?;
+/// The partitions of `ranges`, set to where the lake ends.
+pub(super) async fn shelves(catalog: &Catalog, log: &dyn Log, ranges: &[OffsetRange]) -> Result<Vec<Shelf>> {
+    let known_at_ms = catalog.clock.now_ms();
+    let ends = ends(catalog, &ranges.iter().map(|range| range.partition).collect()).await?;
+    // Asked again: what came to the topic since may have been landed by another lander.
+    let topic = &catalog.topic;
+    let now = log.ranges(topic).await;
+    let now = now.map_err(|error| Error::of_log(format!("could not land topic `{topic}`"), error))?;
     let mut shelves = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        let landed = match newest.get(&range.partition) {
-            Some((_, path)) => {
-                let landed = landed(store, path).await?;
-                tracing::info!(object = %path, end = landed.end, "landing goes on after this object");
-                Some(landed)
-            }
-            None => None,
-        };
+    for range in now.iter().filter(|now| ranges.iter().any(|range| range.partition == now.partition)) {
+        let landed = ends.get(&range.partition);
         let (start, received_max) = landed.map_or((range.start, i64::MIN), |landed| (landed.end, landed.received_max));
         check_fit(topic, *range, start)?;
         shelves.push(Shelf {
@@ -77,9 +69,36 @@ pub(super) async fn shelves(
             open: None,
             stale: false,
             warned: false,
+            known_at_ms,
         });
     }
     Ok(shelves)
+}
+
+/// Where the lake ends, for those of the partitions of which it has, or once had, anything.
+pub(super) async fn ends(catalog: &Catalog, wanted: &HashSet<i32>) -> Result<HashMap<i32, Landed>> {
+    let newest = newest(catalog.store.as_ref(), &catalog.prefix, &catalog.topic, wanted).await?;
+    // Read after the objects were listed: one that was compacted and deleted since is in it.
+    let manifest = catalog.manifest().await?;
+    let mut ends = HashMap::new();
+    for partition in wanted {
+        let covered = manifest.covered(*partition);
+        let newest = newest.get(partition).filter(|(start, _)| !manifest.covers(*partition, *start));
+        let end = match (newest, covered) {
+            (Some((_, path)), _) => {
+                let landed = landed(catalog.store.as_ref(), path).await?;
+                tracing::info!(object = %path, end = landed.end, "landing goes on after this object");
+                landed
+            }
+            (None, Some(CoveredPartition { end, received_max_ms, .. })) => {
+                tracing::info!(partition, end, "landing goes on after what the lake's manifest covers");
+                Landed { end, received_max: received_max_ms, rows: 0, sha256: None }
+            }
+            (None, None) => continue,
+        };
+        ends.insert(*partition, end);
+    }
+    Ok(ends)
 }
 
 fn check_fit(topic: &str, range: OffsetRange, lake_end: i64) -> Result<()> {
@@ -174,6 +193,7 @@ async fn landed_parquet(store: &dyn ObjectStore, path: &Path) -> Result<Landed> 
     Ok(Landed {
         end: number(footer::END)?,
         received_max: number(footer::RECEIVED_MAX)?,
+        rows: number(footer::ROWS)?.unsigned_abs(),
         sha256: facts.get(footer::SHA256).map(|sha| (*sha).to_owned()),
     })
 }
@@ -185,7 +205,8 @@ async fn landed_json(store: &dyn ObjectStore, path: &Path, key: &LakeKey) -> Res
     let lines = BufReader::new(MultiGzDecoder::new(&bytes[..])).split(b'\n');
     let lines = lines.map(|line| line.map(|_| 1_i64)).sum::<std::io::Result<i64>>();
     let lines = lines.map_err(|error| damaged(path).with_source(error))?;
-    Ok(Landed { end: key.start + lines, received_max: key.hour * MILLIS_PER_HOUR, sha256: None })
+    let (end, received_max) = (key.start + lines, key.hour * MILLIS_PER_HOUR);
+    Ok(Landed { end, received_max, rows: lines.unsigned_abs(), sha256: None })
 }
 
 async fn read_footer(store: &dyn ObjectStore, path: &Path) -> Result<ParquetMetaData> {
@@ -212,6 +233,6 @@ fn unread(path: &Path, error: object_store::Error) -> Error {
     Error::new(ErrorKind::Unavailable, format!("could not read lake object `{path}`")).with_source(error)
 }
 
-fn damaged(path: &Path) -> Error {
+pub(super) fn damaged(path: &Path) -> Error {
     Error::new(ErrorKind::Data, format!("lake object `{path}` is not what a lander writes"))
 }

@@ -3,13 +3,15 @@
 //! Tries for as long as the store does not answer: an object is neither dropped nor skipped, and the records after it
 //! wait in the topic meanwhile. What the object holds, and what follows from another's, is decided elsewhere.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::time::Duration;
 
+use event::layout::LakeKey;
 use object_store::path::Path;
-use object_store::{ObjectStore, PutMode, PutPayload};
+use object_store::{PutMode, PutPayload};
 use tokio_util::sync::CancellationToken;
 
+use super::catalog::Catalog;
 use super::object::Finished;
 use super::resume::{self, Landed};
 use crate::Backoff;
@@ -20,9 +22,13 @@ pub(super) const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200),
 /// Tries to reach the store once draining; a lander that follows its topic never gives up.
 const DRAIN_TRIES: u32 = 8;
 
+/// How long what is known of the lake's end holds. A name that was taken becomes free again when its object was
+/// compacted and the grace is over, an hour at the least; who was asleep for that long has to look first.
+const KNOWN_MS: i64 = 10 * 60 * 1_000;
+
 /// Writes the objects of one lander.
 pub(super) struct ObjectWriter {
-    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) catalog: Catalog,
     pub(super) drain: CancellationToken,
 }
 
@@ -40,13 +46,21 @@ impl ObjectWriter {
     /// # Errors
     /// `Config` when the store cannot put conditionally, `Data` when what has the name is no object of a lander,
     /// `Unavailable` when the store still did not answer after some tries while draining.
-    pub(super) async fn put(&self, path: &Path, finished: &Finished) -> Result<Outcome> {
+    pub(super) async fn put(&self, key: &LakeKey, finished: &Finished, mut known_at_ms: i64) -> Result<Outcome> {
+        let path = &self.catalog.path(&key.to_string());
         let mut failures = 0;
         let mut drain_failures = 0;
         loop {
             let draining = self.drain.is_cancelled();
-            let error = match self.try_put(path, finished).await {
-                Ok(outcome) => return Ok(outcome),
+            let now_ms = self.catalog.clock.now_ms();
+            let known = (0..KNOWN_MS).contains(&now_ms.saturating_sub(known_at_ms));
+            let tried = if known { self.try_put(path, finished).await.map(Some) } else { self.landed_since(key).await };
+            let error = match tried {
+                Ok(Some(outcome)) => return Ok(outcome),
+                Ok(None) => {
+                    known_at_ms = now_ms;
+                    continue;
+                }
                 Err(error) => error,
             };
             failures += 1;
@@ -65,12 +79,18 @@ impl ObjectWriter {
         }
     }
 
+    /// Whether the lake has come to end further on meanwhile.
+    async fn landed_since(&self, key: &LakeKey) -> Result<Option<Outcome>> {
+        let mut ends = resume::ends(&self.catalog, &HashSet::from([key.partition])).await?;
+        Ok(ends.remove(&key.partition).filter(|landed| landed.end > key.start).map(Outcome::Taken))
+    }
+
     async fn try_put(&self, path: &Path, finished: &Finished) -> Result<Outcome> {
         let payload = PutPayload::from(finished.bytes.clone());
-        match self.store.put_opts(path, payload, PutMode::Create.into()).await {
+        match self.catalog.store.put_opts(path, payload, PutMode::Create.into()).await {
             Ok(_) => Ok(Outcome::Written),
             Err(object_store::Error::AlreadyExists { .. }) => {
-                let theirs = resume::landed(self.store.as_ref(), path).await?;
+                let theirs = resume::landed(self.catalog.store.as_ref(), path).await?;
                 // The answer to an earlier try of ours may have been lost: then what lies there is ours. Where the
                 // form keeps no hash, the same start and end mean the same rows.
                 let ours =

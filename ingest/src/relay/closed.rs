@@ -5,13 +5,15 @@ use std::time::Duration;
 /// Shortest wait after `rate-limited:`.
 const RATE_LIMITED: Duration = Duration::from_secs(60);
 /// Wait before a relay that refused us is asked again: asking sooner gets addresses blocked.
-const REFUSED: Duration = Duration::from_secs(6 * 3600);
+pub(crate) const REFUSED: Duration = Duration::from_secs(6 * 3600);
 
 /// What a CLOSED asks of us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Closed {
     /// Ask the same again, after the usual backoff and not before this wait.
     Retry(Duration),
+    /// Say who we are, then ask the same again (NIP-42).
+    Auth,
     /// Our filter is the problem: ask in a simpler form.
     Simpler,
     /// We may not read here: leave, and come back after this wait.
@@ -28,7 +30,8 @@ impl Closed {
         }
         match lower.split_once(':').map_or("", |(prefix, _)| prefix) {
             "rate-limited" => Self::Retry(RATE_LIMITED),
-            "auth-required" | "restricted" | "blocked" | "mute" | "pow" => Self::Refused(REFUSED),
+            "auth-required" => Self::Auth,
+            "restricted" | "blocked" | "mute" | "pow" => Self::Refused(REFUSED),
             "invalid" | "unsupported" => Self::Simpler,
             _ => Self::Retry(Duration::ZERO),
         }
@@ -42,7 +45,8 @@ mod tests {
     #[test]
     fn the_prefix_decides() {
         assert_eq!(Closed::of("rate-limited: slow down there"), Closed::Retry(RATE_LIMITED));
-        assert_eq!(Closed::of("auth-required: we serve members"), Closed::Refused(REFUSED));
+        assert_eq!(Closed::of("auth-required: we serve members"), Closed::Auth);
+        assert_eq!(Closed::of("restricted: we do not serve you"), Closed::Refused(REFUSED));
         assert_eq!(Closed::of("BLOCKED: you"), Closed::Refused(REFUSED));
         assert_eq!(Closed::of("invalid: too many kinds"), Closed::Simpler);
         assert_eq!(Closed::of("ERROR: bad req: limit too big"), Closed::Simpler);

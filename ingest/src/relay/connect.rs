@@ -13,12 +13,11 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_asyn
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::relay::url::RelayUrl;
-use crate::settings::NostrSettings;
 
 /// Longest message and frame that is read; what is longer ends the connection.
 const MESSAGE_BYTES_MAX: usize = 8 << 20;
-/// What a relay that does not read may leave in our memory.
-const WRITE_BYTES_MAX: usize = 1 << 20;
+/// What a relay that does not read may leave in our memory: an event of 1 MiB, with room for its escapes.
+const WRITE_BYTES_MAX: usize = 2 << 20;
 /// Longest wait that a relay may ask for at the handshake.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
@@ -43,15 +42,16 @@ pub(crate) fn tls() -> Result<Arc<ClientConfig>> {
     Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// Connects within `settings.connect_timeout`.
+/// Connects within `timeout`.
 pub(crate) async fn connect(
     url: &RelayUrl,
     tls: &Arc<ClientConfig>,
-    settings: &NostrSettings,
+    user_agent: &str,
+    timeout: Duration,
 ) -> std::result::Result<Socket, NoConnection> {
     let failed = |why: String| NoConnection { why, retry_after: None };
     let uri: http::Uri = url.text().parse().map_err(|error| failed(format!("the url does not parse: {error}")))?;
-    let request = ClientRequestBuilder::new(uri).with_header(USER_AGENT.as_str(), settings.user_agent.as_str());
+    let request = ClientRequestBuilder::new(uri).with_header(USER_AGENT.as_str(), user_agent);
     let limits = WebSocketConfig::default()
         .read_buffer_size(32 << 10)
         .write_buffer_size(8 << 10)
@@ -60,14 +60,14 @@ pub(crate) async fn connect(
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
     let connector = Connector::Rustls(Arc::clone(tls));
     let connecting = Box::pin(connect_async_tls_with_config(request, Some(limits), true, Some(connector)));
-    match tokio::time::timeout(settings.connect_timeout, connecting).await {
+    match tokio::time::timeout(timeout, connecting).await {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(tungstenite::Error::Http(response))) => Err(NoConnection {
             why: format!("the relay answers the handshake with http status {}", response.status()),
             retry_after: retry_after(response.headers()),
         }),
         Ok(Err(error)) => Err(failed(error.to_string())),
-        Err(_) => Err(failed(format!("no connection within {:?}", settings.connect_timeout))),
+        Err(_) => Err(failed(format!("no connection within {timeout:?}"))),
     }
 }
 

@@ -2,14 +2,19 @@
 //! come late. A relay that ends it is asked again, and for what it stored meanwhile: a live stream that is silently
 //! dead is the worst kind of loss.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::coverage::GapReason;
 use crate::relay::HEALTHY;
 use crate::relay::closed::Closed;
 use crate::relay::message::{self, Filter};
 use crate::relay::session::{End, Session, Step};
+
+/// Kinds that relays pass on and do not store (NIP-01).
+const EPHEMERAL: RangeInclusive<u16> = 20_000..=29_999;
 
 /// State of the live subscription.
 #[derive(Debug, Default)]
@@ -49,11 +54,41 @@ impl Live {
     }
 }
 
+impl Live {
+    /// Opens it anew at `at`, if it is not open.
+    pub(crate) fn reopen_at(&mut self, at: Instant) {
+        if self.sub.is_none() && self.opened.is_some() {
+            self.reopen = Some(at);
+        }
+    }
+}
+
 impl Session<'_> {
+    /// The live subscription is on; what relays do not store, and was sent since it was on last, is lost.
+    pub(crate) fn live_is_on(&mut self) {
+        let now = self.now_secs();
+        if let Some(since) = self.relay.not_live_since.take()
+            && EPHEMERAL.into_iter().any(|kind| self.settings().intake.kinds.contains(kind))
+        {
+            self.relay.history.note_gap(GapReason::NotLive, since, now, now);
+        }
+    }
+
+    /// The live subscription is over, if it was on.
+    pub(crate) fn live_is_over(&mut self) {
+        if self.live.eose {
+            self.live.eose = false;
+            let now = self.now_secs();
+            self.relay.not_live_since.get_or_insert(now);
+        }
+    }
+
     pub(crate) async fn open_live(&mut self) -> Step {
         let sub = self.fresh_sub("live");
         let limit = usize::from(self.relay.without_limit_0);
-        let text = message::req(&sub, &Filter { kinds: self.kinds(), limit, ..Filter::default() });
+        // There are relays that are deaf to a filter without a condition; others hold back what is late once there is one.
+        let since = self.relay.live_with_condition.then_some(0);
+        let text = message::req(&sub, &Filter { kinds: self.kinds(), since, until: None, limit: Some(limit) });
         self.live =
             Live { sub: Some(sub), opened: Some(Instant::now()), refusals: self.live.refusals, ..Live::default() };
         self.send_text(text).await
@@ -71,14 +106,16 @@ impl Session<'_> {
     }
 
     /// The relay has ended the live subscription.
-    pub(crate) fn live_refused(&mut self, text: &str) -> Step {
+    pub(crate) async fn live_refused(&mut self, text: &str) -> Step {
         tracing::warn!(relay = %self.relay.url, text, "the relay has ended the live subscription");
         self.live.sub = None;
+        self.live_is_over();
         let lasted = self.live.opened.is_some_and(|opened| opened.elapsed() >= HEALTHY);
         self.live.refusals = if lasted { 1 } else { self.live.refusals + 1 };
         self.stored.hurry();
         let wait = match Closed::of(text) {
             Closed::Refused(wait) => return Err(End::Refused { why: format!("the relay says: {text}"), wait }),
+            Closed::Auth => return self.auth_required(text).await,
             Closed::Retry(wait) => wait.max(self.relay.jittered(self.live.refusals)),
             Closed::Simpler if !self.relay.without_limit_0 => {
                 self.relay.without_limit_0 = true;

@@ -4,13 +4,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use event::{Reason, Rejection};
+use event::{EventId, Reason, Rejection};
 use serde::de::{Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// Elements of a message that mean something to us.
-const ELEMENTS: usize = 3;
+const ELEMENTS: usize = 4;
 
 /// A message from a relay.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +24,14 @@ pub(crate) enum Message<'a> {
     Closed { sub: Cow<'a, str>, text: Cow<'a, str> },
     /// A text for people.
     Notice(Cow<'a, str>),
+    /// A step of a comparison of sets, in hex (NIP-77).
+    NegMsg { sub: Cow<'a, str>, hex: Cow<'a, str> },
+    /// A comparison is refused or over, and why (NIP-77).
+    NegErr { sub: Cow<'a, str>, text: Cow<'a, str> },
+    /// What became of an event that was sent to the relay.
+    Ok { id: EventId, accepted: bool, text: Cow<'a, str> },
+    /// The relay wants to know who is asking, and what is to be signed for it (NIP-42).
+    Auth(Cow<'a, str>),
     /// A message of the protocol that does not concern a reader.
     Other(Cow<'a, str>),
 }
@@ -48,7 +56,16 @@ pub(crate) fn parse(text: &str) -> Result<Message<'_>, Rejection> {
         }
         "CLOSED" => Ok(Message::Closed { sub: sub()?, text: text_at(2).unwrap_or_default() }),
         "NOTICE" => Ok(Message::Notice(text_at(1).unwrap_or_default())),
-        "OK" | "AUTH" | "COUNT" | "NEG-MSG" | "NEG-ERR" => Ok(Message::Other(label)),
+        "NEG-MSG" => Ok(Message::NegMsg { sub: sub()?, hex: text_at(2).unwrap_or_default() }),
+        "NEG-ERR" => Ok(Message::NegErr { sub: sub()?, text: text_at(2).unwrap_or_default() }),
+        "OK" => match (text_at(1).and_then(|id| EventId::from_hex(&id)), elements.0[2].map(RawValue::get)) {
+            (Some(id), Some(accepted @ ("true" | "false"))) => {
+                Ok(Message::Ok { id, accepted: accepted == "true", text: text_at(3).unwrap_or_default() })
+            }
+            _ => Ok(Message::Other(label)),
+        },
+        "AUTH" => Ok(text_at(1).map_or(Message::Other(label), Message::Auth)),
+        "COUNT" => Ok(Message::Other(label)),
         _ => Err(unknown(format!("label {label:?}"))),
     }
 }
@@ -119,7 +136,8 @@ pub(crate) struct Filter<'a> {
     pub(crate) since: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) until: Option<i64>,
-    pub(crate) limit: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<usize>,
 }
 
 /// `["REQ",sub,filter]`.
@@ -127,9 +145,44 @@ pub(crate) fn req(sub: &str, filter: &Filter<'_>) -> String {
     serde_json::to_string(&("REQ", sub, filter)).expect("text and numbers always have a JSON form")
 }
 
+/// `["REQ",sub,{"ids":[…]}]`.
+pub(crate) fn req_ids(sub: &str, ids: &[EventId]) -> String {
+    #[derive(Serialize)]
+    struct Ids {
+        ids: Vec<String>,
+    }
+    let filter = Ids { ids: ids.iter().map(ToString::to_string).collect() };
+    serde_json::to_string(&("REQ", sub, filter)).expect("text always has a JSON form")
+}
+
+/// `["NEG-OPEN",sub,filter,hex]` (NIP-77).
+pub(crate) fn neg_open(sub: &str, filter: &Filter<'_>, hex: &str) -> String {
+    serde_json::to_string(&("NEG-OPEN", sub, filter, hex)).expect("text and numbers always have a JSON form")
+}
+
+/// `["NEG-MSG",sub,hex]` (NIP-77).
+pub(crate) fn neg_msg(sub: &str, hex: &str) -> String {
+    serde_json::to_string(&("NEG-MSG", sub, hex)).expect("text always has a JSON form")
+}
+
+/// `["NEG-CLOSE",sub]` (NIP-77).
+pub(crate) fn neg_close(sub: &str) -> String {
+    serde_json::to_string(&("NEG-CLOSE", sub)).expect("text always has a JSON form")
+}
+
 /// `["CLOSE",sub]`.
 pub(crate) fn close(sub: &str) -> String {
     serde_json::to_string(&("CLOSE", sub)).expect("text always has a JSON form")
+}
+
+/// `["EVENT",event]`: the event's text as it stands.
+pub(crate) fn event(json: &str) -> String {
+    format!("[\"EVENT\",{json}]")
+}
+
+/// `["AUTH",event]`.
+pub(crate) fn auth(json: &str) -> String {
+    format!("[\"AUTH\",{json}]")
 }
 
 /// When an event claims to be from, seconds since 1970; none where it does not say.
@@ -142,101 +195,4 @@ pub(crate) fn created_at(event: &str) -> Option<i64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn the_event_is_kept_byte_for_byte() {
-        let event = "{ \"id\":\"\\u0061\" ,\n \"created_at\" : 7, \"x\": 1e400, \"y\":\"\\ud800\" }";
-        let frame = format!(" [ \"EVENT\" , \"s\\u0031\", {event} , null, [1] ]\n");
-        assert_eq!(parse(&frame), Ok(Message::Event { sub: "s1".into(), event }));
-        assert_eq!(created_at("{\"created_at\":1700000000,\"tags\":[[]]}"), Some(1_700_000_000));
-        assert_eq!(created_at("{\"created_at\":1.5}"), None);
-    }
-
-    #[test]
-    fn the_messages_of_nip_01_are_read() {
-        assert_eq!(parse(r#"["EOSE","a"]"#), Ok(Message::Eose { sub: "a".into(), finished: false }));
-        assert_eq!(parse(r#"["EOSE","a",["finish"]]"#), Ok(Message::Eose { sub: "a".into(), finished: true }));
-        assert_eq!(parse(r#"["EOSE","a",["more"]]"#), Ok(Message::Eose { sub: "a".into(), finished: false }));
-        assert_eq!(parse(r#"["CLOSED","a"]"#), Ok(Message::Closed { sub: "a".into(), text: "".into() }));
-        assert_eq!(
-            parse(r#"["CLOSED","a","error: x"]"#),
-            Ok(Message::Closed { sub: "a".into(), text: "error: x".into() })
-        );
-        assert_eq!(parse(r#"["NOTICE","hé"]"#), Ok(Message::Notice("hé".into())));
-        assert_eq!(parse(r#"["AUTH","challenge"]"#), Ok(Message::Other("AUTH".into())));
-    }
-
-    #[test]
-    fn junk_has_a_reason() {
-        let reason = |text: &str| parse(text).expect_err(text).reason;
-        for text in ["", "<html>", "[", "[\"EVENT\",\"a\",{\"x\":}]", "[\"EOSE\",\"a\"] x", "{\"a\":", "[1,2,3,4,]"] {
-            assert_eq!(reason(text), Reason::MalformedJson, "{text}");
-        }
-        for text in
-            ["{}", "1", "null", "[]", "[1]", "[\"EVENT\"]", "[\"EVENT\",\"a\"]", "[\"EVENT\",{},{}]", "[\"LIMITS\",{}]"]
-        {
-            assert_eq!(reason(text), Reason::FrameUnknown, "{text}");
-        }
-    }
-
-    #[test]
-    fn depth_does_not_take_the_stack() {
-        let deep = format!("[\"EVENT\",\"a\",{}{}]", "[".repeat(1_000_000), "]".repeat(1_000_000));
-        assert!(matches!(parse(&deep), Ok(Message::Event { .. })));
-        assert_eq!(parse(&"[".repeat(1_000_000)).expect_err("torn").reason, Reason::MalformedJson);
-    }
-
-    #[test]
-    fn a_request_has_one_filter_and_only_what_is_asked() {
-        let filter = Filter { kinds: Some(&[1, 7]), limit: 0, ..Filter::default() };
-        assert_eq!(req("live-1", &filter), r#"["REQ","live-1",{"kinds":[1,7],"limit":0}]"#);
-        let filter = Filter { kinds: None, since: Some(5), until: Some(9), limit: 500 };
-        assert_eq!(req("stored-2", &filter), r#"["REQ","stored-2",{"since":5,"until":9,"limit":500}]"#);
-        assert_eq!(close("live-1"), r#"["CLOSE","live-1"]"#);
-    }
-
-    #[test]
-    fn the_frames_of_real_relays_are_read() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/nostr/relay_frames.jsonl.gz");
-        let Ok(file) = std::fs::File::open(path) else {
-            eprintln!("SKIPPED: {path} is not there");
-            return;
-        };
-        let text = std::io::read_to_string(flate2::read::MultiGzDecoder::new(file)).expect("frames");
-        let messages: Vec<_> = text.lines().map(parse).collect();
-        let events = messages.iter().filter(|message| matches!(message, Ok(Message::Event { .. }))).count();
-        let ends = messages.iter().filter(|message| matches!(message, Ok(Message::Eose { .. }))).count();
-        assert_eq!((events, ends), (787, 1));
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_panics(text in "\\PC{0,60}") {
-            drop(parse(&text));
-        }
-
-        #[test]
-        fn no_array_of_odd_elements_panics(
-            label in prop_oneof![Just("EVENT"), Just("EOSE"), Just("CLOSED"), Just("NOTICE"), Just("OK"), Just("X")],
-            rest in proptest::collection::vec(
-                prop_oneof![Just("1"), Just("null"), Just("\"s\""), Just("{}"), Just("[[]]"), Just("\"\\ud800\""), Just("{")],
-                0..5,
-            ),
-        ) {
-            let text = format!("[\"{label}\"{}{}]", if rest.is_empty() { "" } else { "," }, rest.join(","));
-            drop(parse(&text));
-            created_at(&text);
-        }
-
-        #[test]
-        fn what_is_sent_is_what_was_meant(sub in "\\PC{1,20}", json in "[a-z0-9 ]{0,20}") {
-            let event = serde_json::to_string(&json).expect("json");
-            let frame = format!("[\"EVENT\",{},{event}]", serde_json::to_string(&sub).expect("json"));
-            prop_assert_eq!(parse(&frame), Ok(Message::Event { sub: sub.as_str().into(), event: &event }));
-        }
-    }
-}
+mod tests;

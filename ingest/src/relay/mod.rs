@@ -1,12 +1,17 @@
 //! Many relays at once, one task each: connect, subscribe, read, page through what is stored, come back when the
 //! connection is lost. Bytes go to the verifiers as they came; nothing is believed here.
 //!
-//! Read in this order: `url`, `connect`, `message` (frames), `session` (one connection) with its two halves `live` and
-//! `stored`, `walk` (the pages, pure), `closed` (refusals, pure), `backoff` (waiting, pure).
+//! Read in this order: `url`, `connect`, `message` (frames), `session` (one connection) with its parts `live`, `stored`
+//! and `list`, `history` (what is not proven yet), `walk` (the pages, pure), `closed` (refusals, pure), `auth`, `backoff`
+//! (waiting, pure); `broadcast` is the other direction, events to relays.
 
+mod auth;
 mod backoff;
+mod broadcast;
 mod closed;
 mod connect;
+mod history;
+mod list;
 mod live;
 mod message;
 mod session;
@@ -25,15 +30,19 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Components;
+use crate::coverage::{Ledger, Line};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{Counters, RelayCounters, add};
 use crate::pipeline::{Intake, Pipeline};
 use crate::settings::NostrSettings;
 
 pub use backoff::Backoff;
+pub use broadcast::{Answer, Broadcast, BroadcastSettings, RelayAnswers};
+pub(crate) use connect::tls;
+use history::{History, Wanted};
+use list::Compares;
 use session::{End, Session};
 use url::RelayUrl;
-use walk::History;
 
 /// A session that lasted this long was healthy: the next failure waits as the first one does.
 const HEALTHY: Duration = Duration::from_secs(60);
@@ -63,7 +72,7 @@ pub(crate) struct Shared {
 pub async fn nostr(settings: NostrSettings, components: Components, shutdown: CancellationToken) -> Result<()> {
     let urls = RelayUrl::parse_all(&settings.relays)?;
     let stop = shutdown.child_token();
-    let tls = connect::tls()?;
+    let tls = tls()?;
     let mut pipeline = Pipeline::open(&settings.intake, &components, stop.clone()).await?;
     let shared = Arc::new(Shared {
         kinds: settings.intake.kinds.list(FILTER_KINDS_MAX),
@@ -75,7 +84,7 @@ pub async fn nostr(settings: NostrSettings, components: Components, shutdown: Ca
     });
     let mut tasks = JoinSet::new();
     for url in urls {
-        let relay = Relay::new(url, &shared, &components);
+        let relay = Relay::new(url, &shared, &pipeline.ledger);
         let stop = stop.clone();
         tasks.spawn(async move { relay.follow(&stop).await });
     }
@@ -100,12 +109,28 @@ pub async fn nostr(settings: NostrSettings, components: Components, shutdown: Ca
     }
 }
 
+/// A relay's URL in the one spelling that headers, counters and the coverage ledger use.
+///
+/// # Errors
+/// `Config` when it is no `ws://` or `wss://` URL.
+pub fn normal_relay_url(text: &str) -> Result<String> {
+    RelayUrl::parse(text).map(|url| url.to_string())
+}
+
 /// One relay over all its sessions.
 pub(crate) struct Relay {
     pub(crate) url: RelayUrl,
     pub(crate) counters: Arc<RelayCounters>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) history: History,
+    /// Whether it compares sets (NIP-77).
+    pub(crate) compares: Compares,
+    /// When each look back of the settings is due.
+    pub(crate) due: Vec<Instant>,
+    /// Its live subscription was deaf without a condition: ask for all since 1970.
+    pub(crate) live_with_condition: bool,
+    /// When the live subscription was lost, seconds since 1970, unless it is on or never was.
+    pub(crate) not_live_since: Option<i64>,
     /// The relay refused a list of kinds: ask for all, and choose here.
     pub(crate) without_kinds: bool,
     /// The relay refused `limit:0`: ask for one stored event.
@@ -113,13 +138,26 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    fn new(url: RelayUrl, shared: &Arc<Shared>, components: &Components) -> Self {
-        let overlap_secs = shared.settings.overlap.micros() / 1_000_000;
+    fn new(url: RelayUrl, shared: &Arc<Shared>, ledger: &Arc<Ledger>) -> Self {
+        let settings = &shared.settings;
+        let wanted = Wanted {
+            since: settings.since.map(|time| time.micros().div_euclid(1_000_000)),
+            // The end of a range is not in it.
+            until: settings.until.map(|time| (time.micros() - 1).div_euclid(1_000_000)),
+            overlap_secs: settings.overlap.micros() / 1_000_000,
+            limit: settings.page_events_max,
+            refetch: settings.refetch,
+        };
+        let line = Line { relay: Arc::clone(url.text()), kinds: settings.intake.kinds.to_string() };
         Self {
-            counters: components.counters.relay(url.text()),
-            history: History::new(overlap_secs, shared.settings.page_events_max),
+            counters: shared.counters.relay(url.text()),
+            history: History::new(ledger, line, wanted),
+            due: settings.reconcile.iter().map(|look| Instant::now() + look.every).collect(),
             shared: Arc::clone(shared),
             url,
+            compares: Compares::default(),
+            live_with_condition: false,
+            not_live_since: None,
             without_kinds: false,
             without_limit_0: false,
         }
@@ -153,7 +191,8 @@ impl Relay {
     }
 
     async fn session(&mut self, stop: &CancellationToken) -> (End, bool) {
-        let connecting = connect::connect(&self.url, &self.shared.tls, &self.shared.settings);
+        let NostrSettings { user_agent, connect_timeout, .. } = &self.shared.settings;
+        let connecting = connect::connect(&self.url, &self.shared.tls, user_agent, *connect_timeout);
         let socket = tokio::select! {
             () = stop.cancelled() => return (End::Stopped, false),
             socket = connecting => socket,

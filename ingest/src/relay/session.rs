@@ -14,9 +14,11 @@ use tokio_tungstenite::tungstenite::{self, Message as Frame};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::add;
-use crate::parcel::{Arrival, Phase, Source};
+use crate::parcel::{Arrival, Held, Phase, Source};
 use crate::relay::Relay;
+use crate::relay::auth::Auth;
 use crate::relay::connect::Socket;
+use crate::relay::list::List;
 use crate::relay::live::Live;
 use crate::relay::message::{self, Message};
 use crate::relay::stored::Stored;
@@ -56,6 +58,9 @@ pub(crate) struct Session<'a> {
     socket: Socket,
     pub(crate) live: Live,
     pub(crate) stored: Stored,
+    /// A comparison of sets under way.
+    pub(crate) list: Option<List>,
+    pub(crate) auth: Auth,
     /// Whether a page was finished: the session was worth its while.
     pub(crate) progress: bool,
     subs: u32,
@@ -73,6 +78,8 @@ impl<'a> Session<'a> {
             socket,
             live: Live::default(),
             stored: Stored::default(),
+            list: None,
+            auth: Auth::default(),
             progress: false,
             subs: 0,
             junk: 0,
@@ -87,6 +94,10 @@ impl<'a> Session<'a> {
             Ok(()) => self.follow(stop).await,
             Err(end) => end,
         };
+        self.live_is_over();
+        if let Some(list) = self.list.take() {
+            self.relay.history.list_again(list.band());
+        }
         self.leave(&end).await;
         (end, self.progress)
     }
@@ -115,7 +126,8 @@ impl<'a> Session<'a> {
 
     fn wake(&self) -> Instant {
         let ping = self.pong_by.unwrap_or(self.next_ping);
-        [self.live.wake(), self.stored.wake()].into_iter().flatten().fold(ping, Instant::min)
+        let listing = self.list.as_ref().map(|list| list.idle);
+        [self.live.wake(), self.stored.wake(), self.look_due(), listing].into_iter().flatten().fold(ping, Instant::min)
     }
 
     async fn tick(&mut self) -> Step {
@@ -166,8 +178,16 @@ impl<'a> Session<'a> {
             Ok(Message::Closed { sub, text }) => self.closed(&sub, &text).await,
             Ok(Message::Notice(text)) => {
                 tracing::debug!(relay = %self.relay.url, text = text.as_ref(), "notice");
+                self.notice_while_listing();
                 Ok(())
             }
+            Ok(Message::NegMsg { sub, hex }) => self.neg_msg(&sub, &hex).await,
+            Ok(Message::NegErr { sub, text }) if self.list.as_ref().is_some_and(|list| list.is(&sub)) => {
+                self.neg_refused(&text).await
+            }
+            Ok(Message::NegErr { .. }) => Ok(()),
+            Ok(Message::Ok { id, accepted, text }) => self.answered(&id, accepted, &text).await,
+            Ok(Message::Auth(challenge)) => self.challenged(&challenge).await,
             Ok(Message::Other(label)) => {
                 tracing::debug!(relay = %self.relay.url, label = label.as_ref(), "message passed over");
                 Ok(())
@@ -179,15 +199,26 @@ impl<'a> Session<'a> {
     async fn event(&mut self, sub: &str, raw: Bytes, received_at_ms: i64) -> Step {
         let id = EventId::scan(&raw);
         let stored = self.stored.is(sub);
-        if stored {
-            self.saw_stored(id, &raw);
-        }
+        let listed = self.list.as_ref().is_some_and(|list| list.is_request(sub));
+        let created_at = match (stored, listed) {
+            (true, _) => self.saw_stored(id, &raw),
+            (false, true) => std::str::from_utf8(&raw).ok().and_then(message::created_at),
+            (false, false) => None,
+        };
         // A straggler of a page that was given up is history too.
         let phase = if self.live.is_on(sub) { Phase::Live } else { Phase::Backfill };
-        let arrival = self.arrival(raw, received_at_ms, phase);
+        let mut arrival = self.arrival(raw, received_at_ms, phase);
+        if stored {
+            arrival.held.page = self.relay.history.page().cloned();
+        } else if listed {
+            arrival.held.page = self.saw_listed(id);
+        }
         add(&self.relay.counters.events, 1);
         match self.relay.shared.intake.event(arrival, id).await {
-            Ok(true) if stored => self.stored_is_new(),
+            Ok(true) if stored || listed => {
+                self.stored_is_new();
+                self.stored_was_unknown(received_at_ms, created_at);
+            }
             Ok(true) => {}
             Ok(false) => add(&self.relay.counters.copies, 1),
             Err(_) => return Err(End::Stopped),
@@ -199,7 +230,11 @@ impl<'a> Session<'a> {
         if self.stored.is(sub) {
             return self.page_through(finished).await;
         }
+        if self.list.as_ref().is_some_and(|list| list.is_request(sub)) {
+            return self.list_request_ended(sub).await;
+        }
         if self.live.eose(sub) {
+            self.live_is_on();
             self.stored.hurry();
         }
         Ok(())
@@ -207,10 +242,16 @@ impl<'a> Session<'a> {
 
     async fn closed(&mut self, sub: &str, text: &str) -> Step {
         if self.stored.is(sub) {
-            return self.page_refused(text);
+            return self.page_refused(text).await;
         }
         if self.live.is(sub) {
-            return self.live_refused(text);
+            return self.live_refused(text).await;
+        }
+        if self.list.as_ref().is_some_and(|list| list.is_request(sub)) {
+            return self.list_request_ended(sub).await;
+        }
+        if self.list.as_ref().is_some_and(|list| list.is(sub)) {
+            return self.neg_refused(text).await;
         }
         // A subscription that we have closed: relays say so late, or twice.
         Ok(())
@@ -230,7 +271,7 @@ impl<'a> Session<'a> {
 
     fn arrival(&self, raw: Bytes, received_at_ms: i64, phase: Phase) -> Arrival {
         let relay = Arc::clone(self.relay.url.text());
-        Arrival { raw, relay, received_at_ms, source: Source::Nostr, phase }
+        Arrival { raw, relay, received_at_ms, source: Source::Nostr, phase, held: Held::default() }
     }
 
     /// A subscription id that this connection has not seen: relays answer late to old ones.

@@ -64,7 +64,10 @@ impl fmt::Display for RelayUrl {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::edit;
 
     #[test]
     fn spellings_of_one_relay_are_one() {
@@ -110,5 +113,28 @@ mod tests {
         };
         let good = text.lines().filter(|line| RelayUrl::parse(line).is_ok()).count();
         assert!(good > text.lines().count() / 2, "only {good} urls parse");
+    }
+
+    const URLS: [&str; 4] = [
+        "wss://relay.example.org/",
+        "WS://127.0.0.1:80/a%20b?x=Y#z",
+        "wss://bücher.example:443",
+        "ws://[::1]:7777/path/",
+    ];
+    const PARTS: &[&str] = &[
+        "/", "//", ":", "@", "#", "?", "%00", "%", "..", "[", "]", " ", "\\", "ws://", "https:", "é", "\u{0}", "443",
+        "\n",
+    ];
+
+    proptest! {
+        #[test]
+        fn a_url_in_normal_form_stays_as_it_is(bytes in edit::bytes(URLS.map(|url| url.as_bytes().to_vec()).to_vec(), PARTS)) {
+            let text = String::from_utf8_lossy(&bytes);
+            if let Ok(url) = RelayUrl::parse(&text) {
+                prop_assert!(url.text().starts_with("ws://") || url.text().starts_with("wss://"));
+                prop_assert!(!url.text().contains(['#', ' ', '\n', '\0', '@']) || url.text().contains("/"), "{}", url);
+                prop_assert_eq!(RelayUrl::parse(url.text()).map_err(|error| error.to_string()), Ok(url));
+            }
+        }
     }
 }

@@ -6,6 +6,9 @@
 //! the ids at the edge tell what is new. A relay may return fewer events than asked, in any order; only a page in
 //! which nothing is new, and an empty one below it, end the walk. A relay that leaves out the second itself (`until`
 //! taken as exclusive) gives itself away by not repeating the edge, and is asked one second higher from then on.
+//!
+//! What a walk has been through is proven to be complete, second by second, as far as a relay's pages can prove it: a
+//! second that filled the largest page this relay ever gave may hold more, and is not.
 
 use std::collections::HashSet;
 
@@ -37,6 +40,8 @@ pub(crate) struct Turn {
     pub(crate) next: Next,
     /// A second that holds more events than the relay gives out at once, so that some may be missing.
     pub(crate) gap: Option<i64>,
+    /// Seconds, both ends inclusive, of which everything has been seen now.
+    pub(crate) proven: Option<(i64, i64)>,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +53,21 @@ struct Page {
     at_cursor: bool,
     ids: HashSet<EventId>,
     flooded: bool,
+    /// Newest second at or below the cursor.
+    newest: Option<i64>,
+    /// The second of the last event, and whether any came before an older or before a newer one.
+    last: Option<i64>,
+    falls: bool,
+    rises: bool,
+}
+
+/// What its answers have told of a relay.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Learned {
+    /// Events of the largest page that it has given.
+    largest: usize,
+    /// Whether it takes `until` as exclusive, once that is known.
+    exclusive: Option<bool>,
 }
 
 /// A band of `created_at` that is walked from its newest second to its oldest.
@@ -58,44 +78,61 @@ pub(crate) struct Walk {
     limit: usize,
     edge: HashSet<EventId>,
     page: Page,
-    /// Whether the relay takes `until` as exclusive, once that is known.
-    exclusive: Option<bool>,
+    learned: Learned,
     /// A second that was stepped over, and the size of the page that brought nothing new of it.
     stepped: Option<(i64, usize)>,
     steps: u32,
     pages_here: u32,
+    /// Highest second that is not proven yet.
+    above: i64,
+    /// A page came oldest first: what lies above its newest second is asked for. If there is anything, the relay gives
+    /// its oldest events first.
+    probe: Option<Page>,
 }
 
 impl Walk {
-    /// A walk from the newest event down to `since` (none: to the beginning), in pages of at most `limit` events.
-    pub(crate) fn new(since: Option<i64>, limit: usize) -> Self {
+    /// A walk from the newest event, which proves what lies up to `now`, down to `since` (none: to the beginning), in
+    /// pages of at most `limit` events.
+    pub(crate) fn newest(since: Option<i64>, now: i64, limit: usize, learned: Learned) -> Self {
         Self {
             since,
             until: None,
             limit: limit.max(1),
             edge: HashSet::new(),
             page: Page::default(),
-            exclusive: None,
+            learned,
             stepped: None,
             steps: 0,
             pages_here: 0,
+            above: now,
+            probe: None,
         }
+    }
+
+    /// A walk through the seconds from `since` to `until`, both inclusive.
+    pub(crate) fn between(since: i64, until: i64, limit: usize, learned: Learned) -> Self {
+        // A relay that takes `until` as exclusive would leave the first second out, before anybody knows.
+        let first = Some(until.saturating_add(1));
+        Self { until: first, ..Self::newest(Some(since), until, limit, learned) }
     }
 
     /// `since`, `until` and `limit` of the page to ask for.
     pub(crate) fn question(&self) -> (Option<i64>, Option<i64>, usize) {
-        let above = i64::from(self.exclusive == Some(true));
+        let above = i64::from(self.learned.exclusive == Some(true));
+        if let Some(newest) = self.probe.as_ref().and_then(|page| page.newest) {
+            return (Some(newest + 1), Some(self.above.saturating_add(above)), self.limit);
+        }
         (self.since, self.until.map(|until| until.saturating_add(above)), self.limit)
     }
 
-    /// Whether a page has been finished.
-    pub(crate) const fn has_begun(&self) -> bool {
-        self.until.is_some()
+    /// Seconds that are not proven yet.
+    pub(crate) fn left(&self) -> (i64, i64) {
+        (self.since.unwrap_or(0), self.above)
     }
 
-    /// Oldest second that the walk is to reach.
-    pub(crate) const fn since(&self) -> Option<i64> {
-        self.since
+    /// What is known of the relay by now.
+    pub(crate) const fn learned(&self) -> Learned {
+        self.learned
     }
 
     /// Events seen in the page that is under way.
@@ -121,6 +158,10 @@ impl Walk {
         // What stands above the cursor was not asked for, and what has no date moves nothing.
         let Some(at) = created_at.filter(|at| *at >= 0 && self.until.is_none_or(|until| *at <= until)) else { return };
         self.page.at_cursor |= self.until == Some(at);
+        self.page.falls |= self.page.last.is_some_and(|last| at < last);
+        self.page.rises |= self.page.last.is_some_and(|last| at > last);
+        self.page.last = Some(at);
+        self.page.newest = self.page.newest.max(Some(at));
         if self.page.oldest.is_none_or(|oldest| at < oldest) {
             self.page.oldest = Some(at);
             self.page.ids.clear();
@@ -131,120 +172,109 @@ impl Walk {
         }
     }
 
+    /// The relay says that the page is through, and that there is nothing below it (NIP-67).
+    pub(crate) fn finish(&mut self) -> Turn {
+        if self.probe.is_some() {
+            return self.turn();
+        }
+        let page = std::mem::take(&mut self.page);
+        let gap = self.gap_behind(&page);
+        self.end(Next::Drained, gap)
+    }
+
     /// The relay says that the page is through.
     pub(crate) fn turn(&mut self) -> Turn {
-        let page = std::mem::take(&mut self.page);
-        if self.exclusive.is_none() && !self.edge.is_empty() {
-            self.exclusive = Some(!page.at_cursor);
+        let mut page = std::mem::take(&mut self.page);
+        if let Some(probed) = self.probe.take() {
+            if page.count > 0 {
+                return self.end(Next::Unpageable, None);
+            }
+            // Nothing lies above it: it was the newest part, in another order.
+            page = Page { rises: false, ..probed };
+        }
+        if self.learned.exclusive.is_none() && !self.edge.is_empty() {
+            self.learned.exclusive = Some(!page.at_cursor);
             if !page.at_cursor {
-                return Turn { next: Next::Page, gap: None };
+                return Turn { next: Next::Page, gap: None, proven: None };
             }
         }
         let gap = self.gap_behind(&page);
+        self.learned.largest = self.learned.largest.max(page.count);
         match page.oldest {
-            None if page.count == 0 => Turn { next: Next::Drained, gap },
-            None => Turn { next: Next::Unpageable, gap },
-            _ if page.flooded => Turn { next: Next::Unpageable, gap },
-            Some(oldest) if self.until == Some(oldest) => {
-                let (next, here) = self.stay(oldest, page);
-                Turn { next, gap: gap.or(here) }
+            None if page.count == 0 => self.end(Next::Drained, gap),
+            None => self.end(Next::Unpageable, gap),
+            _ if page.flooded => self.end(Next::Unpageable, gap),
+            Some(_) if page.rises && !page.falls => {
+                self.probe = Some(page);
+                Turn { next: Next::Page, gap, proven: None }
             }
-            Some(oldest) => Turn { next: self.advance(oldest, page), gap },
+            Some(oldest) if self.until == Some(oldest) && !self.edge.is_empty() => self.stay(oldest, page, gap),
+            Some(oldest) => self.advance(oldest, page, gap),
         }
+    }
+
+    /// Ends the walk; all that was left is proven when there is nothing more.
+    fn end(&mut self, next: Next, gap: Option<i64>) -> Turn {
+        let (from, to) = self.left();
+        Turn { next, gap, proven: (next == Next::Drained && from <= to).then_some((from, to)) }
     }
 
     /// A second was stepped over, and something lies below it: the relay holds more than it gave at once, so that the
     /// second may hold more as well. A full page says the same by itself.
+    ///
+    /// A second that filled no more than a part of the largest page was given whole.
     fn gap_behind(&mut self, page: &Page) -> Option<i64> {
         let (second, count) = self.stepped.take()?;
+        if !self.may_be_cut(count) {
+            return None;
+        }
+        self.above = self.above.min(second - 1);
         (page.count > 0 || count >= self.limit).then_some(second)
     }
 
-    fn advance(&mut self, oldest: i64, page: Page) -> Next {
+    /// Whether a page of so many events may have been cut off: the relay has never given more at once, or we did not
+    /// ask for more.
+    fn may_be_cut(&self, count: usize) -> bool {
+        count >= self.learned.largest.min(self.limit)
+    }
+
+    fn advance(&mut self, oldest: i64, page: Page, gap: Option<i64>) -> Turn {
         if self.since.is_some_and(|since| oldest < since) {
-            return Next::Drained;
+            return self.end(Next::Drained, gap);
         }
+        let proven = (oldest < self.above).then_some((oldest + 1, self.above));
+        self.above = self.above.min(oldest);
         (self.until, self.edge) = (Some(oldest), page.ids);
         (self.steps, self.pages_here) = (0, 0);
-        Next::Page
+        Turn { next: Next::Page, gap, proven }
     }
 
     /// All of the page lies in the second it began with.
-    fn stay(&mut self, second: i64, page: Page) -> (Next, Option<i64>) {
+    fn stay(&mut self, second: i64, page: Page, gap: Option<i64>) -> Turn {
         let before = self.edge.len();
         self.edge.extend(page.ids);
         self.pages_here += 1;
         if self.edge.len() > before && self.pages_here < PAGES_PER_SECOND_MAX && self.edge.len() < EDGE_IDS_MAX {
             self.steps = 0;
-            return (Next::Page, None);
+            return Turn { next: Next::Page, gap, proven: None };
         }
         // Nothing new: the second is through, or it holds more than the relay gives at once. Look below it.
         if second <= self.since.unwrap_or(0).max(0) {
-            return (Next::Drained, (page.count >= self.limit).then_some(second));
+            let cut = self.may_be_cut(page.count);
+            let left = self.end(Next::Drained, gap);
+            // All above the floor is proven; the floor itself is not.
+            let proven =
+                left.proven.filter(|_| !cut).or((cut && second < self.above).then_some((second + 1, self.above)));
+            return Turn { gap: gap.or((cut && page.count >= self.limit).then_some(second)), proven, ..left };
         }
         if self.steps >= STEPS_MAX {
-            return (Next::Unpageable, Some(second));
+            return self.end(Next::Unpageable, Some(second));
         }
         self.stepped = Some((second, page.count));
         self.steps += 1;
         (self.until, self.pages_here) = (Some(second - 1), 0);
         self.edge.clear();
-        (Next::Page, None)
-    }
-}
-
-/// What is still to be fetched from a relay: the walk under way and those that wait behind it.
-///
-/// After a reconnect the newest band comes first, from now down to a while before the last session began; a walk that
-/// the old session left unfinished goes on after it. Kept for the run; to keep it longer is the coverage ledger's part.
-#[derive(Debug)]
-pub(crate) struct History {
-    /// The last one is walked first; at most two.
-    walks: Vec<Walk>,
-    last_session: Option<i64>,
-    overlap_secs: i64,
-    limit: usize,
-}
-
-impl History {
-    pub(crate) const fn new(overlap_secs: i64, limit: usize) -> Self {
-        Self { walks: Vec::new(), last_session: None, overlap_secs, limit }
-    }
-
-    /// A session begins; `now` is in seconds since 1970.
-    pub(crate) fn begin_session(&mut self, now: i64) {
-        self.walks.iter_mut().for_each(Walk::forget_page);
-        let since = self.last_session.map(|last| last.saturating_sub(self.overlap_secs).max(0));
-        match self.walks.last() {
-            // It has not got anywhere, so it still begins at the newest event.
-            Some(walk) if !walk.has_begun() => {}
-            // The newest band was under way itself: begin it anew, down to where it was to go.
-            Some(walk) if self.walks.len() > 1 => {
-                let since = walk.since();
-                self.walks.pop();
-                self.walks.push(Walk::new(since, self.limit));
-            }
-            _ => self.walks.push(Walk::new(since, self.limit)),
-        }
-        self.last_session = Some(now);
-    }
-
-    /// A session begins that only goes on with what the one before left.
-    pub(crate) fn resume_session(&mut self) {
-        self.walks.iter_mut().for_each(Walk::forget_page);
-        if self.last_session.replace(0).is_none() {
-            self.walks.push(Walk::new(None, self.limit));
-        }
-    }
-
-    /// The walk under way; none when everything stored has been fetched.
-    pub(crate) fn current(&mut self) -> Option<&mut Walk> {
-        self.walks.last_mut()
-    }
-
-    /// The walk under way has ended.
-    pub(crate) fn end_walk(&mut self) {
-        self.walks.pop();
+        Turn { next: Next::Page, gap, proven: None }
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use event::{Clock, EventId, Span};
-use ingest::{CountersSnapshot, ErrorKind, FileSettings, IntakeSettings};
+use ingest::{CountersSnapshot, ErrorKind, FileSettings, IntakeSettings, event_in};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{Lab, REJECTED, TOPIC, assert_balanced, assert_same, reasons, shared, signed, sorted, value};
@@ -49,10 +49,10 @@ async fn every_refused_line_is_one_record() {
     let long = format!("{{\"x\":\"{}\"}}", "y".repeat(40_000));
     let lines = ["junk", "junk", "", "[\"EVENT\",\"a\",{}]", &long, &good[0]].map(str::to_owned);
     let settings = FileSettings { line_bytes_max: 20_000, ..settings(lab.file(&lines), None) };
-    let (counters, result) = land(&lab, settings).await;
+    let (counters, result) = land(&lab, settings.clone()).await;
     result.expect("a run");
     let wanted =
-        [("malformed_json", 2), ("not_object", 1), ("too_large", 1)].map(|(code, count)| (code.to_owned(), count));
+        [("malformed_json", 2), ("missing_field", 1), ("too_large", 1)].map(|(code, count)| (code.to_owned(), count));
     assert_eq!(reasons(&counters), BTreeMap::from(wanted));
     assert_eq!(lab.rejected().await, reasons(&counters));
     assert_eq!((counters.received, counters.published), (5, 1));
@@ -60,6 +60,52 @@ async fn every_refused_line_is_one_record() {
     let records = lab.records(REJECTED).await;
     let large = records.iter().find(|record| record.header("reason") == Some("too_large")).expect("a record");
     assert_eq!(large.header("full_len"), Some(long.len().to_string().as_str()));
+    // The same file again: the topics hold all of it.
+    let (again, result) = land(&lab, settings).await;
+    result.expect("a second run");
+    assert_eq!((again.received, again.published, again.copies, again.rejected_again), (5, 0, 1, 4));
+    assert_eq!(lab.records(REJECTED).await.len(), records.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_read_out_of_arrays_and_frames() {
+    let events = signed(24, 300);
+    let compact = format!("[{}]", events.join(","));
+    let pretty = format!("[\n  {}\n]\n", events.join(",\n  "));
+    let arrays = format!("[{}]\n[]\n[{}]", events[..150].join(","), events[150..].join(" , "));
+    let frames: String = events
+        .iter()
+        .enumerate()
+        .map(|(at, event)| match at % 3 {
+            0 => format!("[\"EVENT\",{event}]\n"),
+            1 => format!("[ \"EVENT\" , \"sub\\\"1\" , {event} ]\n"),
+            _ => format!("{event}\n"),
+        })
+        .collect();
+    for text in [compact, pretty, arrays, frames] {
+        let lab = Lab::new();
+        let zstd = lab.dir.path().join("events");
+        std::fs::write(&zstd, zstd::encode_all(text.as_bytes(), 1).expect("zstd")).expect("a file");
+        let (counters, result) = land(&lab, settings(zstd, None)).await;
+        result.expect("a run");
+        assert_eq!(counters.received, 300, "{}", &text[..80]);
+        assert_same(&lab.records(TOPIC).await.iter().map(value).collect::<Vec<_>>(), &events);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_array_is_named_after_what_came_is_landed() {
+    let lab = Lab::new();
+    let events = signed(25, 40);
+    let text = format!("[{}", events.join(","));
+    let path = lab.dir.path().join("torn.json");
+    std::fs::write(&path, &text[..text.len() - 10]).expect("a file");
+    let (counters, result) = land(&lab, settings(path, None)).await;
+    let error = result.expect_err("a torn file");
+    assert_eq!(error.kind(), ErrorKind::Data);
+    let source = std::error::Error::source(&error).map(ToString::to_string);
+    assert_eq!(source.as_deref(), Some("it ends inside a JSON array"));
+    assert_eq!(counters.published, 39);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,6 +124,10 @@ async fn the_invalid_set_gets_the_expected_verdicts() {
             // Decided: a date that no microsecond timestamp holds is out of range.
             "accept" if !row[4].starts_with("created_at 2^53") => {
                 accepted.push(EventId::scan(line).expect("an id").to_string().into_bytes())
+            }
+            // Decided: an event is read out of its frame.
+            _ if row[4].starts_with("a relay frame") => {
+                accepted.push(EventId::scan(event_in(line)).expect("an id").to_string().into_bytes())
             }
             _ => refused.push(line.to_vec()),
         }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use event::Clock;
 use event::layout::LakeFormat;
-use ingest::lake::{LanderSettings, land};
-use ingest::{CountersSnapshot, ErrorKind};
+use ingest::lake::{Catalog, CompactSettings, LanderSettings, compact, land, sweep};
+use ingest::{Components, CountersSnapshot, ErrorKind};
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
@@ -126,6 +127,48 @@ async fn an_answer_that_was_lost_repeats_nothing() {
         assert_eq!((counters.landed_rows, counters.landed_objects), (30, 3));
         yard.check().await;
     }
+}
+
+#[tokio::test]
+async fn a_lander_that_was_cut_off_for_hours_looks_where_the_lake_ends() {
+    let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let cut_off = FaultyStore::new(Arc::clone(&inner), Faults { fail: 100, ..Faults::default() }, 1);
+    let (log, prefix, clock) = (ScriptedLog::new(1), Path::from("lake"), Clock::mock(NOW));
+    let mut chance = Chance(1);
+    (0..40).for_each(|_| log.push(0, NOW, &mut chance));
+    let lander = |store: Arc<dyn ObjectStore>, rows_max: usize, drain: CancellationToken| {
+        let log: Arc<dyn Log> = Arc::new(log.clone());
+        let components = Components { log, clock: clock.clone(), counters: Arc::default() };
+        land(small(rows_max), components, store, prefix.clone(), drain)
+    };
+    let drain = CancellationToken::new();
+    let sleeper = lander(Arc::clone(&cut_off) as Arc<dyn ObjectStore>, 30, drain.clone());
+    let others = async {
+        // The sleeper holds an object that it cannot put.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let done = CancellationToken::new();
+        done.cancel();
+        lander(Arc::clone(&inner), 10, done).await.expect("landed");
+        // Hours later: what was landed was compacted, and its names are free.
+        clock.set(NOW + 9 * HOUR);
+        let catalog = Catalog {
+            store: Arc::clone(&inner),
+            prefix: prefix.clone(),
+            topic: TOPIC.to_owned(),
+            clock: clock.clone(),
+        };
+        let (settings, progress) = (CompactSettings::new(std::env::temp_dir()), Arc::default());
+        compact(&catalog, &settings, progress, &CancellationToken::new()).await.expect("compacted");
+        assert_eq!(sweep(&catalog, Duration::ZERO, false).await.expect("swept").raw_objects, 4);
+        log.push(0, NOW + 9 * HOUR, &mut chance);
+        cut_off.set(Faults::default());
+        drain.cancel();
+    };
+    let (landed, ()) = tokio::join!(sleeper, others);
+    landed.expect("landed");
+    let starts: Vec<(i64, i64)> =
+        objects(inner.as_ref(), &prefix).await.iter().map(|object| (object.key.start, object.end)).collect();
+    assert_eq!(starts, [(40, 41)]);
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::print_stderr, clippy::cast_possible_truncation, reason = "tests say what they saw, and count little")]
 
+mod auth;
+mod coverage;
 mod file;
 mod harness;
 mod lake;
@@ -9,4 +11,5 @@ mod lake;
 mod lake_contract;
 mod nostr;
 mod puppet;
+mod rejected;
 mod scripted;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 
-use crate::engine::{Engine, LateRow, Provenance, Range, select_leaf};
+use crate::engine::{Engine, LateRow, Part, Provenance, Range, select_leaf};
 use crate::error::{Error, Result};
 use crate::job::Job;
 use crate::plan::cut::Kind;
@@ -14,12 +14,17 @@ use crate::run::checkpoint::{decode, encode};
 /// Segments of state after which a snapshot holds everything again; few, so that cases see both.
 const SEGMENTS_MAX: usize = 4;
 
+/// Threads of a run, at most.
+const THREADS_MAX: usize = 3;
+
 /// An engine and all that came out of it.
 pub(super) struct Run<'a> {
     job: &'a Job,
     delays: Vec<i64>,
     partitions: i32,
     engine: Engine<'a>,
+    /// Rows are taken in by so many workers; another number after each restart.
+    threads: usize,
     /// What a restart has to go on with: state of a cut, as a checkpoint has it.
     segments: Vec<(usize, Vec<u8>)>,
     /// By output.
@@ -33,10 +38,11 @@ impl<'a> Run<'a> {
     pub(super) async fn start(job: &'a Job, delays: Vec<i64>, partitions: i32) -> Result<Self> {
         let engine = engine(job, &delays, partitions).await?;
         let outputs = vec![Vec::new(); job.outputs().len()];
-        Ok(Self { job, delays, partitions, engine, segments: Vec::new(), outputs, late: (0, 0) })
+        Ok(Self { job, delays, partitions, engine, threads: 1, segments: Vec::new(), outputs, late: (0, 0) })
     }
 
-    /// Ends the engine and goes on with another that knows only what a checkpoint would hold.
+    /// Ends the engine and goes on with another, on another number of threads, that knows only what a checkpoint would
+    /// hold.
     pub(super) async fn restart(&mut self) -> Result<()> {
         let whole = self.segments.len() >= SEGMENTS_MAX * self.job.plan.cuts.len();
         let state = if whole { self.engine.whole().await? } else { self.engine.fresh().await? };
@@ -53,6 +59,7 @@ impl<'a> Run<'a> {
         for (cut, state) in &self.segments {
             self.engine.restore_state(*cut, &decode(Bytes::copy_from_slice(state))?)?;
         }
+        self.threads = self.threads % THREADS_MAX + 1;
         Ok(())
     }
 
@@ -60,9 +67,13 @@ impl<'a> Run<'a> {
     pub(super) async fn rows(&mut self, table: usize, partition: i32, rows: &RecordBatch) -> Result<()> {
         let rows = rows.project(&self.job.plan.tables[table].columns)?;
         let partitions = vec![partition; rows.num_rows()];
-        let from = Provenance { partitions: &partitions, received: None };
+        let each = rows.num_rows().div_ceil(self.threads).max(1);
+        let starts = (0..rows.num_rows()).step_by(each);
+        let slices: Vec<RecordBatch> = starts.map(|at| rows.slice(at, each.min(rows.num_rows() - at))).collect();
+        let part = |rows| Part { rows, from: Provenance { partitions: &partitions, received: None } };
+        let parts: Vec<Part<'_>> = slices.iter().map(part).collect();
         let mut emit = collect(&mut self.outputs);
-        let late = self.engine.rows(table, &rows, from, &mut emit).await?;
+        let late = self.engine.parts(table, &parts, &mut emit).await?;
         let (all, some) = count(&late);
         self.late = (self.late.0 + all, self.late.1 + some);
         Ok(())

@@ -28,6 +28,7 @@ use crate::plan::physical::{Assembly, closed_for};
 use crate::plan::slot::SlotPlan;
 use crate::state::{BEGIN_OF_TIME, END_OF_TIME, Panes, Size, SpillDir};
 use crate::stream::watermark::{Source, Watermarks};
+use crate::workers::at_once;
 
 /// State rows that are merged and evaluated in one run, when many windows close at once.
 const ROWS_AT_ONCE: usize = 64 * 1024;
@@ -39,7 +40,8 @@ pub(crate) type Emit<'a> = dyn FnMut(usize, RecordBatch) -> Result<()> + Send + 
 #[derive(Debug)]
 pub(crate) struct Engine<'a> {
     job: &'a Job,
-    intake: Intake,
+    /// One at least; as many as rows were ever handed over in parts at once.
+    intakes: Vec<Intake>,
     panes: Vec<Panes>,
     assemblies: Vec<Assembly>,
     /// Plans from closed windows to the panes of the cuts that stand above others.
@@ -64,6 +66,15 @@ pub(crate) struct Provenance<'a> {
     pub(crate) received: Option<&'a [i64]>,
 }
 
+/// Rows that one worker takes in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part<'a> {
+    /// Rows with the columns that the job reads of their table.
+    pub(crate) rows: &'a RecordBatch,
+    /// Where they come from.
+    pub(crate) from: Provenance<'a>,
+}
+
 impl<'a> Engine<'a> {
     /// An engine without rows; `delays` has how far the watermark trails each of the job's tables, and `sources` every
     /// partition there is.
@@ -86,13 +97,13 @@ impl<'a> Engine<'a> {
             let reads_closed = matches!(query.kind, Kind::Windowed | Kind::AllTime);
             queries.push(if reads_closed { Some(plan.upper(number).await?.0) } else { None });
         }
-        let intake = Intake::new(job, range).await?;
+        let intakes = vec![Intake::new(job, range).await?];
         let marks = Watermarks::new(delays, sources);
         Ok(Self {
             panes_max: job.memory().panes(),
             spill: None,
             job,
-            intake,
+            intakes,
             panes,
             assemblies,
             above,
@@ -118,7 +129,8 @@ impl<'a> Engine<'a> {
         self.panes.iter_mut().for_each(Panes::keep_touched);
     }
 
-    /// Takes rows (with the columns that the job reads of the table) in; returns what came too late.
+    /// Takes rows in, as one part.
+    #[cfg(test)]
     pub(crate) async fn rows(
         &mut self,
         table: usize,
@@ -126,10 +138,51 @@ impl<'a> Engine<'a> {
         from: Provenance<'_>,
         emit: &mut Emit<'_>,
     ) -> Result<Vec<LateRow>> {
+        self.parts(table, &[Part { rows, from }], emit).await
+    }
+
+    /// Takes parts of a table's rows (with the columns that the job reads of it) in, each by a worker of its own and all
+    /// at once; returns what came too late, by positions that count through the parts.
+    ///
+    /// The workers see one watermark and their work is put together in the order of the parts, so that nothing depends
+    /// on which of them is done first.
+    pub(crate) async fn parts(
+        &mut self,
+        table: usize,
+        parts: &[Part<'_>],
+        emit: &mut Emit<'_>,
+    ) -> Result<Vec<LateRow>> {
         let watermark = self.marks.current();
-        self.observe(table, rows, from);
-        let taken = self.intake.take(table, std::slice::from_ref(rows), watermark).await?;
-        self.add(taken, emit)
+        for part in parts {
+            self.observe(table, part.rows, part.from);
+        }
+        let taken = self.take(table, parts, watermark).await?;
+        let (mut late, mut first) = (Vec::new(), 0);
+        for (taken, part) in taken.into_iter().zip(parts) {
+            late.extend(self.add(taken, emit)?.into_iter().map(|late| LateRow { row: first + late.row, ..late }));
+            first += part.rows.num_rows();
+        }
+        Ok(late)
+    }
+
+    async fn take(&mut self, table: usize, parts: &[Part<'_>], watermark: Option<i64>) -> Result<Vec<Taken>> {
+        if let [part] = parts {
+            return Ok(vec![self.intakes[0].take(table, std::slice::from_ref(part.rows), watermark).await?]);
+        }
+        while self.intakes.len() < parts.len() {
+            self.intakes.push(self.worker().await?);
+        }
+        let idle = self.intakes.split_off(parts.len());
+        let workers = std::mem::replace(&mut self.intakes, idle).into_iter().zip(parts).map(|(mut intake, part)| {
+            let rows = part.rows.clone();
+            async move {
+                let taken = intake.take(table, &[rows], watermark).await;
+                (intake, taken)
+            }
+        });
+        let (intakes, taken): (Vec<_>, Vec<_>) = at_once(workers).await?.into_iter().unzip();
+        self.intakes.extend(intakes);
+        taken.into_iter().collect()
     }
 
     /// Takes rows in of which none is late, because who hands them over knows what is still to come.
@@ -141,7 +194,7 @@ impl<'a> Engine<'a> {
         emit: &mut Emit<'_>,
     ) -> Result<()> {
         self.observe(table, rows, from);
-        let taken = self.intake.take(table, std::slice::from_ref(rows), None).await?;
+        let taken = self.intakes[0].take(table, std::slice::from_ref(rows), None).await?;
         self.add(taken, emit).map(drop)
     }
 

@@ -1,6 +1,8 @@
 //! Properties of the engine: P1 to P3, P5 and P7 of its design, over rows, windows, partitions and epochs made up by
 //! proptest, against the dumb expansion of every row into every window of its.
 
+mod locality;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -116,13 +118,21 @@ async fn run(job: &Job, rows: &[Row], course: &Course) -> Ran {
         let all = batch(epoch);
         let read = all.project(&job.plan.tables[0].columns).expect("columns");
         let partitions: Vec<i32> = epoch.iter().map(|row| row.partition).collect();
-        let from = Provenance { partitions: &partitions, received: None };
+        let from = |first, rows| Provenance { partitions: &partitions[first..first + rows], received: None };
         let lines = &mut ran.lines;
         let mut emit = |_: usize, rows: RecordBatch| {
             lines.extend(json_rows(&rows)?);
             Ok(())
         };
-        let late = engine.rows(0, &read, from, &mut emit).await.expect("rows");
+        // Another number of threads each time.
+        let each = read.num_rows().div_ceil(number % 3 + 1);
+        let slices: Vec<(usize, RecordBatch)> = (0..read.num_rows())
+            .step_by(each)
+            .map(|first| (first, read.slice(first, each.min(read.num_rows() - first))))
+            .collect();
+        let parts: Vec<Part<'_>> =
+            slices.iter().map(|(first, rows)| Part { rows, from: from(*first, rows.num_rows()) }).collect();
+        let late = engine.parts(0, &parts, &mut emit).await.expect("rows");
         engine.end_epoch(|_| false, &mut emit).await.expect("end of epoch");
         let first = number * course.epoch.max(1);
         ran.late.extend(late.iter().map(|late| (first + late.row, late.start / 1_000_000)));
@@ -343,7 +353,7 @@ proptest! {
                 "corr" | "covar_pop" | "covar_samp" => format!("{name}(f, v)"),
                 "percentile_cont" => "percentile_cont(v, 0.25)".to_owned(),
                 "array_agg" => "array_agg(v)".to_owned(),
-                "approx_distinct" => "approx_distinct(v)".to_owned(),
+                "approx_count_distinct" => "approx_count_distinct(v)".to_owned(),
                 name if name.starts_with("regr_") => format!("{name}(f, v)"),
                 name => format!("{name}(f)"),
             };
@@ -361,6 +371,8 @@ proptest! {
             context.register_batch("t", all).expect("registered");
             let plain = match name {
                 "array_agg" => ("array_sort(array_agg(v), 'ASC', 'NULLS FIRST')".to_owned(), "array_sort(array_agg(v) FILTER (WHERE v > 2), 'ASC', 'NULLS FIRST')".to_owned()),
+                // These few values share no register.
+                "approx_count_distinct" => ("count(DISTINCT v)".to_owned(), "count(DISTINCT v) FILTER (WHERE v > 2)".to_owned()),
                 _ => (call.clone(), format!("{call} FILTER (WHERE v > 2)")),
             };
             let frame = context.sql(&format!("SELECT ts AS s, k, {} AS a, {} AS b FROM t GROUP BY ts, k", plain.0, plain.1)).await.expect("plain");
@@ -418,7 +430,7 @@ async fn a_job_with_little_memory_answers_the_same() {
     let mut in_files = 0;
     for epoch in rows.chunks(course.epoch) {
         let read = batch(epoch).project(&little.plan.tables[0].columns).expect("columns");
-        let taken = engine.intake.take(0, &[read], None).await.expect("taken");
+        let taken = engine.intakes[0].take(0, &[read], None).await.expect("taken");
         engine.add(taken, &mut emit).expect("added");
         engine.shed().await.expect("shed");
         assert!(engine.size().bytes <= engine.panes_max, "{:?}", engine.size());

@@ -22,9 +22,10 @@ use datafusion::sql::sqlparser::ast::Statement;
 use event::Span;
 use event::layout::{JOBS_TOPIC, late_topic};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Memory;
 use crate::plan::JobPlan;
+use crate::plan::approx::aggregate_functions;
 use crate::plan::cut::Kind;
 use crate::plan::functions::scalar_functions;
 use crate::plan::locality::Origin;
@@ -33,7 +34,7 @@ use crate::plan::slot::SlotTable;
 use crate::row::json_schema;
 use crate::table::TableSpec;
 use parse::{Parsed, caret, parse};
-use words::in_our_words;
+use words::{Words, in_our_words};
 
 /// Delay of the watermark where neither the command nor the job says otherwise.
 pub const DEFAULT_DELAY: Span = Span::from_secs(600);
@@ -115,7 +116,7 @@ impl Job {
         let parsed = parse(source, options)?;
         let sql = parsed.sql.clone();
         let planned = Box::pin(Self::plan_parsed(parsed, source, options, tables)).await;
-        planned.map_err(|error| place_caret(error, &sql))
+        planned.map_err(|error| place_caret(of_planning(error), &sql))
     }
 
     async fn plan_parsed(
@@ -310,11 +311,28 @@ fn session(memory: Memory) -> Result<SessionContext> {
     for function in scalar_functions() {
         context.register_udf(function);
     }
+    for function in aggregate_functions() {
+        context.register_udaf(function);
+    }
     Ok(context)
 }
 
 async fn plan_statement(state: &SessionState, statement: Statement) -> Result<datafusion::logical_expr::LogicalPlan> {
     state.statement_to_plan(DfStatement::Statement(Box::new(statement))).await.map_err(job_error)
+}
+
+/// Planning reads no row: what DataFusion says then, in whatever sort of error, it says of the query.
+fn of_planning(error: Error) -> Error {
+    match std::error::Error::source(&error) {
+        Some(said) if error.kind() == ErrorKind::Data => {
+            let Words { message, hint, .. } = in_our_words(&said.to_string());
+            match hint {
+                Some(hint) => Error::job(message).with_hint(hint),
+                None => Error::job(message),
+            }
+        }
+        _ => error,
+    }
 }
 
 /// An error of DataFusion's planner is one of the job's.

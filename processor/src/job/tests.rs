@@ -205,6 +205,11 @@ async fn what_cannot_be_a_windowed_job_is_refused_with_a_hint() {
             "row_number",
         ),
         (
+            "SELECT window.start, approx_count_distinct(pubkey, 0.001) FROM events GROUP BY window(created_at, '1 hour')",
+            "from 0.0041 to 0.26",
+            "0.016",
+        ),
+        (
             "SELECT window.start, array_agg(id ORDER BY kind) FROM events GROUP BY window(created_at, '1 hour')",
             "ORDER BY",
             "sorted",
@@ -220,6 +225,11 @@ async fn what_cannot_be_a_windowed_job_is_refused_with_a_hint() {
             "SELECT sum(n) FROM (SELECT window, count(*) AS n FROM events GROUP BY window(created_at, '1 hour'))",
             "an aggregate reaches over several windows",
             "GROUP BY",
+        ),
+        (
+            "SELECT window.end AS e, count(*) AS n FROM events GROUP BY window(created_at, '1 hour') UNION ALL SELECT NULL, 0",
+            "a UNION with constant rows reaches over several windows",
+            "JOIN (VALUES",
         ),
         (
             "SELECT w.n, e.id FROM (SELECT window.end AS t, count(*) AS n FROM events GROUP BY window(created_at, '1 hour')) w \

@@ -12,18 +12,21 @@ pub(super) struct Words {
 }
 
 /// Prefixes that name DataFusion's sort of error, which help nobody.
-const SORTS: [&str; 6] = [
+const SORTS: [&str; 7] = [
     "Error during planning: ",
     "Schema error: ",
     "This feature is not implemented: ",
     "SQL error: ",
     "Invalid or Unsupported Configuration: ",
     "Execution error: ",
+    "Internal error: ",
 ];
 
 /// Says it again.
 pub(super) fn in_our_words(text: &str) -> Words {
-    let mut text = text.to_owned();
+    // Which rule of the planner has stumbled helps nobody, nor whom to tell of a mistake in a query.
+    let text = text.rsplit_once("\ncaused by\n").map_or(text, |(_, cause)| cause);
+    let mut text = text.split_once("\nThis issue was likely caused by a bug").map_or(text, |(said, _)| said).to_owned();
     for sort in SORTS {
         text = text.replace(sort, "");
     }
@@ -131,6 +134,11 @@ mod tests {
                 Some("add it to GROUP BY, or take one of its values, as min(kind)"),
             ),
             ("Error during planning: Something new.\nIt says.", "something new; It says", None),
+            (
+                "type_coercion\ncaused by\nInternal error: Failed to coerce.\nThis issue was likely caused by a bug in X.",
+                "failed to coerce",
+                None,
+            ),
             ("SQL is odd", "SQL is odd", None),
         ] {
             let words = in_our_words(text);

@@ -1,6 +1,7 @@
 //! The rows of an object, with the columns that are wanted.
 
 use std::io::{BufRead, BufReader};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,7 +10,7 @@ use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use event::layout::LakeFormat;
-use event::schema::events_schema;
+use event::schema::{CREATED_AT, ID, PUBKEY, events_schema};
 use event::{Event, EventBatchBuilder, Limits, Origin};
 use flate2::bufread::MultiGzDecoder;
 use futures::stream::BoxStream;
@@ -17,9 +18,12 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStoreExt;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::async_reader::ParquetRecordBatchStreamBuilder;
+use parquet::errors::ParquetError;
+use parquet::file::statistics::Statistics;
 
+use super::file::ObjectFile;
 use super::list::unread;
-use super::{LakeObject, LakeTable};
+use super::{LakeObject, LakeRange, LakeTable};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Rows of a batch.
@@ -36,7 +40,7 @@ impl LakeTable {
     pub fn read(&self, object: &LakeObject, columns: &[usize]) -> BoxStream<'static, Result<RecordBatch>> {
         let (table, object, columns) = (self.clone(), object.clone(), columns.to_vec());
         let opened = async move {
-            match object.key.format {
+            match object.format {
                 LakeFormat::Parquet => table.read_parquet(object, columns).await,
                 LakeFormat::JsonGz => table.read_json(object, columns).await,
             }
@@ -51,7 +55,8 @@ impl LakeTable {
     ) -> Result<BoxStream<'static, Result<RecordBatch>>> {
         let path = object.path.clone();
         let damaged = move |error| unread(format!("could not read lake object `{path}`"), error);
-        let builder = ParquetRecordBatchStreamBuilder::new(self.parquet(&object)).await.map_err(damaged.clone())?;
+        let mut builder = ParquetRecordBatchStreamBuilder::new(self.parquet(&object)).await.map_err(damaged.clone())?;
+        let groups = self.groups(&mut builder).await.map_err(damaged.clone())?;
         let wanted = events_schema().project(&columns)?;
         let mut roots = Vec::with_capacity(columns.len());
         for field in wanted.fields() {
@@ -62,9 +67,46 @@ impl LakeTable {
             roots.push(at);
         }
         let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
-        let rows = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(damaged.clone())?;
+        let rows = builder
+            .with_row_groups(groups)
+            .with_projection(mask)
+            .with_batch_size(BATCH_ROWS)
+            .build()
+            .map_err(damaged.clone())?;
         let wanted = Arc::new(wanted);
         Ok(rows.map_err(damaged).map(move |batch| as_events(&batch?, &wanted)).boxed())
+    }
+
+    /// The row groups that may hold a row that is needed: by the statistics of event time, which landers and compaction
+    /// write, and by the bloom filters of ids and authors, which compaction does.
+    async fn groups(
+        &self,
+        builder: &mut ParquetRecordBatchStreamBuilder<ObjectFile>,
+    ) -> std::result::Result<Vec<usize>, ParquetError> {
+        let metadata = Arc::clone(builder.metadata());
+        let leaf = |name: &str| {
+            let columns = metadata.file_metadata().schema_descr().columns();
+            columns.iter().position(|column| column.path().string() == name)
+        };
+        let mut groups = Vec::new();
+        for (number, group) in metadata.row_groups().iter().enumerate() {
+            let times = leaf(CREATED_AT).and_then(|at| group.column(at).statistics());
+            let mut needed = match times {
+                Some(Statistics::Int64(times)) => {
+                    !lies_outside(&self.needed.event_time, times.min_opt(), times.max_opt())
+                }
+                _ => true,
+            };
+            for (name, wanted) in [(ID, self.needed.id), (PUBKEY, self.needed.pubkey)] {
+                let (true, Some(wanted), Some(at)) = (needed, wanted, leaf(name)) else { continue };
+                let filter = builder.get_row_group_column_bloom_filter(number, at).await?;
+                needed = filter.is_none_or(|filter| filter.check(&wanted[..]));
+            }
+            if needed {
+                groups.push(number);
+            }
+        }
+        Ok(groups)
     }
 
     async fn read_json(
@@ -79,7 +121,7 @@ impl LakeTable {
         })?;
         let lines = JsonLines {
             lines: BufReader::new(MultiGzDecoder::new(BufReader::new(std::io::Cursor::new(bytes)))),
-            offset: object.key.start,
+            range: object.ranges.first().copied().unwrap_or(LakeRange { partition: 0, start: 0, end: None }),
             table: self,
             object,
             columns,
@@ -87,6 +129,12 @@ impl LakeTable {
         Ok(stream::unfold(lines, |mut lines| async move { lines.next().transpose().map(|batch| (batch, lines)) })
             .boxed())
     }
+}
+
+/// Whether values between `least` and `most` all lie outside of `[start, end)`.
+fn lies_outside(range: &Range<Option<i64>>, least: Option<&i64>, most: Option<&i64>) -> bool {
+    let before = most.zip(range.start).is_some_and(|(most, start)| *most < start);
+    before || least.zip(range.end).is_some_and(|(least, end)| *least >= end)
 }
 
 /// The columns in the order and with the exact types of the events table.
@@ -105,7 +153,8 @@ fn as_events(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
 /// The lines of a `.json.gz` object: record values only, dense in offsets from the start that its name says.
 struct JsonLines {
     lines: BufReader<MultiGzDecoder<BufReader<std::io::Cursor<Bytes>>>>,
-    offset: i64,
+    /// Its start is moved on as lines are read.
+    range: LakeRange,
     table: LakeTable,
     object: LakeObject,
     columns: Vec<usize>,
@@ -127,8 +176,9 @@ impl JsonLines {
                 break;
             }
             let raw = line.strip_suffix(b"\n").unwrap_or(&line);
-            let origin = Origin { partition: self.object.key.partition, offset: self.offset, ..Origin::default() };
-            self.offset += 1;
+            let LakeRange { partition, start: offset, .. } = self.range;
+            let origin = Origin { partition, offset, ..Origin::default() };
+            self.range.start += 1;
             match Event::parse(raw, &NO_LIMITS) {
                 Ok(event) => builder.append(&event, &origin, raw),
                 Err(_) => {

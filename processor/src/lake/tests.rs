@@ -83,7 +83,7 @@ async fn read(lake: &LakeTable, columns: &[usize]) -> Result<Vec<RecordBatch>> {
 }
 
 fn starts(objects: &[LakeObject]) -> Vec<(i32, i64)> {
-    objects.iter().map(|object| (object.key.partition, object.key.start)).collect()
+    objects.iter().map(|object| (object.ranges[0].partition, object.ranges[0].start)).collect()
 }
 
 #[tokio::test]
@@ -97,8 +97,8 @@ async fn objects_come_by_least_event_time_and_the_unknown_first() {
     let objects = lake.objects().await.expect("listed");
     assert_eq!(starts(&objects), [(1, 2), (2, 7), (0, 2), (1, 0), (0, 0)]);
     let last = objects.last().expect("objects");
-    assert_eq!((last.rows, last.end, last.event_time), (Some(2), Some(2), Some((50_000_000, 70_000_000))));
-    assert_eq!((objects[1].rows, objects[1].end, objects[1].event_time), (None, None, None));
+    assert_eq!((last.rows, last.ranges[0].end, last.event_time), (Some(2), Some(2), Some((50_000_000, 70_000_000))));
+    assert_eq!((objects[1].rows, objects[1].ranges[0].end, objects[1].event_time), (None, None, None));
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn a_folder_that_was_copied_is_read_and_strangers_are_passed_over() {
     let lake = lake("backup/of-yesterday", objects).await;
     let objects = lake.objects().await.expect("listed");
     assert_eq!(starts(&objects), [(0, 0)]);
-    assert_eq!(objects[0].key.topic, "t");
+    assert_eq!(objects[0].topic, "t");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
 use crate::error::{Error, Result};
+use crate::plan::approx::{self, APPROX_COUNT_DISTINCT};
 
 /// How far an aggregate's answer can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub(crate) const ADMITTED: &[(&str, Exactness)] = &[
     ("stddev_pop", Exactness::Tolerance),
     ("var", Exactness::Tolerance),
     ("var_pop", Exactness::Tolerance),
-    ("approx_distinct", Exactness::Estimate),
+    (APPROX_COUNT_DISTINCT, Exactness::Estimate),
 ];
 
 /// Exact, but the state holds every value: a window of a million rows is a million values.
@@ -80,6 +81,11 @@ pub(crate) fn check(lower: &LogicalPlan) -> Result<()> {
                 if !ADMITTED.iter().any(|(admitted, _)| *admitted == name) && !WHOLE.contains(&name) {
                     let (why, hint) = why_refused(name);
                     return Err(Error::job(format!("`{name}` {why}")).with_hint(hint).into());
+                }
+                if name == APPROX_COUNT_DISTINCT
+                    && let Some(why) = approx::refused(&function.params.args)
+                {
+                    return Err(Error::job(why).with_hint("0.016 is what it is without").into());
                 }
                 if !function.params.order_by.is_empty() {
                     return Err(Error::job(format!("`{name}(… ORDER BY …)` cannot be merged over panes"))

@@ -165,13 +165,17 @@ pub(crate) fn trace(plan: &LogicalPlan, cuts: &[Cut]) -> Result<Traced> {
         }
         LogicalPlan::Join(join) => trace_join(join, cuts),
         LogicalPlan::Union(union) => {
-            let mut sides = union.inputs.iter().map(|input| trace(input, cuts)).collect::<Result<Vec<_>>>()?;
-            let first = sides.pop().ok_or_else(|| Error::internal("a union of nothing"))?;
-            Ok(sides.iter().fold(first, |all, side| Traced {
-                columns: all.columns.iter().zip(&side.columns).map(|(a, b)| either(*a, *b)).collect(),
-                // Constant rows would come once in a batch and once a window in a stream.
-                constant: all.constant && side.constant,
-            }))
+            let sides = union.inputs.iter().map(|input| trace(input, cuts)).collect::<Result<Vec<_>>>()?;
+            let constant = sides.iter().all(|side| side.constant);
+            if !constant && sides.iter().any(|side| side.constant) {
+                return Err(Error::job("a UNION with constant rows reaches over several windows")
+                    .with_hint("a stream would give them once a window; join each window with them: JOIN (VALUES …)"));
+            }
+            let columns = sides
+                .into_iter()
+                .map(|side| side.columns)
+                .reduce(|all, side| all.into_iter().zip(side).map(|(a, b)| either(a, b)).collect());
+            Ok(Traced { columns: columns.ok_or_else(|| Error::internal("a union of nothing"))?, constant })
         }
         LogicalPlan::Sort(_) => Err(Error::job("ORDER BY reaches over several windows").with_hint(
             "leave it out: windows are emitted by their end; rank rows within one by row_number() OVER (PARTITION BY \

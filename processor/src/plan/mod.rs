@@ -3,6 +3,7 @@
 //! [`JobPlan`] makes as many instances of the physical plans as there are workers; each has slots of its own.
 
 pub(crate) mod admission;
+pub(crate) mod approx;
 pub(crate) mod cut;
 pub(crate) mod dialect;
 mod distinct;
@@ -11,6 +12,7 @@ mod grouping;
 pub(crate) mod locality;
 pub(crate) mod normalise;
 pub(crate) mod physical;
+mod sketch;
 pub(crate) mod slot;
 mod window;
 

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use crate::engine::{Engine, Intake, Range, Taken, select_leaf};
 use crate::error::{Error, Result};
 use crate::job::Job;
-use crate::lake::{LakeObject, LakeTable};
+use crate::lake::{LakeObject, LakeTable, Needed};
 use crate::plan::cut::Kind;
 
 /// Bytes of rows that are aggregated in one go.
@@ -82,6 +82,7 @@ pub async fn batch(
     let bounds = settings.from.map(EventTime::micros)..settings.until.map(EventTime::micros);
     let range = Range::new(settings.from, settings.until);
     let (objects, skipped) = LakeTable::prune(lake.objects().await?, &bounds);
+    let lake = lake.needing(Needed { event_time: bounds, ..Needed::default() });
     progress.objects_total.store(objects.len() as u64, Ordering::Relaxed);
     progress.objects_skipped.store(skipped as u64, Ordering::Relaxed);
     let mut rows_out = 0;

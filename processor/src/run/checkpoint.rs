@@ -22,7 +22,8 @@ use topic::{Log, Record, TopicSpec};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Form of the control record.
+/// Form of the control record and of the state in its segments. Whoever counts on here adds golden sets (the README in
+/// `processor/src/run/golden`).
 pub(super) const VERSION: u32 = 2;
 
 /// What a job's control record says: the state after everything below the offsets has been taken in.
@@ -85,6 +86,9 @@ pub(super) struct LakePosition {
     pub(super) done: usize,
     /// SHA-256 of the names of all the objects, lower-case hex.
     pub(super) names: String,
+    /// Version of the lake's manifest that has them; 0 where there was none.
+    #[serde(default)]
+    pub(super) manifest: u64,
 }
 
 /// Where a job keeps its state.

@@ -341,8 +341,7 @@ impl std::fmt::Display for Chain<'_> {
 fn owner(clock: &Clock, generation: u64) -> Owner {
     let now = clock.now_ms();
     let since = EventTime::from_millis(now).map_or_else(|| now.to_string(), |time| time.to_string());
-    let host = std::fs::read_to_string("/etc/hostname").map(|name| name.trim().to_owned()).unwrap_or_default();
-    let place = format!("process {} on {}", std::process::id(), if host.is_empty() { "this host" } else { &host });
+    let place = event::place();
     // Address and time of the moment tell two runs of one process apart.
     let seed = format!("{place} {now} {:?} {:?}", Instant::now(), std::thread::current().id());
     Owner { run: hex::encode(&Sha256::digest(seed)[..8]), generation, place, since }

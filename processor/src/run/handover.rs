@@ -1,10 +1,8 @@
 //! The lake first, then the topic at exactly the next record.
 //!
-//! Every object of the lake says which offsets it holds. Those that follow each other without a gap from a
-//! partition's first object on are read, in the order of their least event time; the topic is then read from where
+//! Every object of the lake, or the manifest for it, says which offsets it holds. Those that follow each other without a
+//! gap from a partition's first one on are read, in the order of their least event time; the topic is then read from where
 //! they end. A window closes when no unread object can hold a row of it and the watermark of what was read has passed.
-
-use std::collections::BTreeMap;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
@@ -18,13 +16,15 @@ use super::checkpoint::LakePosition;
 use crate::engine::{Emit, Engine, Provenance};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
-use crate::lake::{LakeObject, LakeTable};
+use crate::lake::{LakeObject, LakeRange, LakeSnapshot, LakeTable};
 
 /// What is still to be read of the lake.
 pub(super) struct Handover {
     lake: LakeTable,
     /// In the order of their least event time.
     objects: Vec<LakeObject>,
+    /// Version of the lake's manifest that has them.
+    manifest: u64,
     done: usize,
     frontier: Frontier,
     /// Where the topic is read from.
@@ -35,25 +35,15 @@ impl Handover {
     /// Looks at the lake, and where the topic goes on from it.
     pub(super) async fn begin(lake: LakeTable, ranges: &[OffsetRange]) -> Result<Self> {
         let mut offsets = Vec::new();
-        let mut wanted = Vec::new();
-        let by_partition = by_partition(lake.objects().await?);
+        let snapshot = lake.snapshot().await?;
+        let mut follows = vec![None; snapshot.objects.len()];
+        let by_partition = snapshot.by_partition();
         for range in ranges {
-            let mut end = None;
-            for object in by_partition.get(&range.partition).into_iter().flatten() {
-                let Some(object_end) = object.end else {
-                    return Err(Error::new(
-                        ErrorKind::Config,
-                        format!("lake object `{}` does not say where it ends", object.path),
-                    )
-                    .with_hint("only Parquet objects do; start at earliest, or land the topic as Parquet"));
-                };
-                if end.is_some_and(|end| end != object.key.start) {
-                    break;
-                }
-                end = Some(object_end);
-                wanted.push(object.clone());
-            }
-            let next = end.unwrap_or(range.start);
+            let covered = snapshot.covered.iter().find(|covered| covered.partition == range.partition);
+            let held = by_partition.get(&range.partition).map_or(&[][..], Vec::as_slice);
+            let end = follow(&snapshot, held, &mut follows)?;
+            // What was removed by age is not read anew from the topic.
+            let next = end.or(covered.map(|covered| covered.end)).unwrap_or(range.start);
             if next < range.start {
                 return Err(Error::new(
                     ErrorKind::Data,
@@ -66,21 +56,25 @@ impl Handover {
             }
             offsets.push((range.partition, next));
         }
-        Ok(Self::over(lake, wanted, offsets))
+        let wanted = snapshot.objects.into_iter().zip(follows).filter(|(_, follows)| *follows == Some(true));
+        Ok(Self::over(lake, wanted.map(|(object, _)| object).collect(), offsets, snapshot.version))
     }
 
-    /// Goes on where a checkpoint left off.
+    /// Goes on where a checkpoint left off, with the objects that the lake had then.
     pub(super) async fn resume(lake: LakeTable, offsets: &Offsets, position: &LakePosition) -> Result<Self> {
-        let by_partition = by_partition(lake.objects().await?);
-        let mut wanted = Vec::new();
-        for (partition, next) in offsets {
-            let objects = by_partition.get(partition).into_iter().flatten();
-            wanted.extend(objects.filter(|object| object.end.is_some_and(|end| end <= *next)).cloned());
-        }
-        let mut handover = Self::over(lake, wanted, offsets.clone());
+        let changed = || {
+            Error::new(ErrorKind::Data, "the lake has changed since the job stopped while it read it")
+                .with_hint("begin anew with --restart")
+        };
+        let snapshot = lake.snapshot_of(position.manifest).await?.ok_or_else(changed)?;
+        let read = |range: &LakeRange| {
+            let next = offsets.iter().find(|(partition, _)| *partition == range.partition).map(|(_, next)| *next);
+            range.end.zip(next).is_some_and(|(end, next)| end <= next)
+        };
+        let wanted = snapshot.objects.into_iter().filter(|object| object.ranges.iter().all(read)).collect();
+        let mut handover = Self::over(lake, wanted, offsets.clone(), snapshot.version);
         if handover.names() != position.names {
-            return Err(Error::new(ErrorKind::Data, "the lake has changed since the job stopped while it read it")
-                .with_hint("begin anew with --restart"));
+            return Err(changed());
         }
         for done in 0..position.done {
             handover.frontier.done(done);
@@ -89,11 +83,11 @@ impl Handover {
         Ok(handover)
     }
 
-    fn over(lake: LakeTable, mut objects: Vec<LakeObject>, offsets: Offsets) -> Self {
+    fn over(lake: LakeTable, mut objects: Vec<LakeObject>, offsets: Offsets, manifest: u64) -> Self {
         let least = |object: &LakeObject| object.event_time.map_or(i64::MIN, |(least, _)| least);
         objects.sort_by(|a, b| least(a).cmp(&least(b)).then_with(|| a.path.cmp(&b.path)));
         let frontier = Frontier::new(objects.iter().map(least).collect());
-        Self { lake, objects, done: 0, frontier, offsets }
+        Self { lake, objects, manifest, done: 0, frontier, offsets }
     }
 
     /// Where the topic is read from.
@@ -108,7 +102,7 @@ impl Handover {
 
     /// For the control record.
     pub(super) fn position(&self) -> LakePosition {
-        LakePosition { done: self.done, names: self.names() }
+        LakePosition { done: self.done, names: self.names(), manifest: self.manifest }
     }
 
     fn names(&self) -> String {
@@ -150,13 +144,32 @@ impl Handover {
     }
 }
 
-fn by_partition(objects: Vec<LakeObject>) -> BTreeMap<i32, Vec<LakeObject>> {
-    let mut by_partition: BTreeMap<i32, Vec<LakeObject>> = BTreeMap::new();
-    for object in objects {
-        by_partition.entry(object.key.partition).or_default().push(object);
+/// Follows a partition's ranges as long as each begins where the one before ended, and notes of their objects whether
+/// they are to be read; returns where they end.
+fn follow(snapshot: &LakeSnapshot, held: &[(LakeRange, usize)], follows: &mut [Option<bool>]) -> Result<Option<i64>> {
+    let mut end = None;
+    let mut broken = false;
+    for (range, number) in held {
+        let object = &snapshot.objects[*number];
+        let Some(range_end) = range.end else {
+            let message = format!("lake object `{}` does not say where it ends", object.path);
+            return Err(Error::new(ErrorKind::Config, message).with_hint(
+                "only Parquet objects do; compact the lake (`tidegate lake compact`), start at earliest, or land the \
+                 topic as Parquet",
+            ));
+        };
+        broken |= end.is_some_and(|end| end != range.start);
+        if follows[*number].replace(!broken) == Some(broken) {
+            let message = format!(
+                "lake object `{}` holds rows before and after a gap: partition {} lacks offsets before {}",
+                object.path, range.partition, range.start
+            );
+            return Err(Error::new(ErrorKind::Data, message)
+                .with_hint("`tidegate lake verify` lists the gaps; start at earliest to read the topic alone"));
+        }
+        if !broken {
+            end = Some(range_end);
+        }
     }
-    for objects in by_partition.values_mut() {
-        objects.sort_by_key(|object| object.key.start);
-    }
-    by_partition
+    Ok(end)
 }

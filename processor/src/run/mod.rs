@@ -6,12 +6,14 @@
 mod batch;
 pub(crate) mod checkpoint;
 mod commit;
+#[cfg(test)]
+mod golden;
 mod handover;
 mod late;
 mod out;
 mod progress;
 mod settings;
-mod source;
+pub(crate) mod source;
 mod stream;
 #[cfg(test)]
 mod tests;

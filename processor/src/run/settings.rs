@@ -64,6 +64,8 @@ pub struct StreamSettings {
     pub checkpoint: Option<(Arc<dyn ObjectStore>, Path)>,
     /// Records of one epoch at most; what is late is decided once an epoch. 4,096 by default.
     pub epoch_records_max: usize,
+    /// Workers that decode and aggregate the records of an epoch, at least one; 1 by default.
+    pub threads: usize,
     /// A partition that is caught up and has been quiet for so long no longer holds the watermark back; one minute.
     pub idle_timeout: Duration,
     /// How long things take at most, or at least.
@@ -121,6 +123,7 @@ impl Default for StreamSettings {
             output_topic: None,
             checkpoint: None,
             epoch_records_max: 4_096,
+            threads: 1,
             idle_timeout: Duration::from_secs(60),
             pace: Pace::default(),
             max_drift: None,

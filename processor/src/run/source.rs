@@ -2,6 +2,7 @@
 //! ahead, and which are new.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,22 +11,30 @@ use event::{Event, EventBatchBuilder, EventId, Limits, Origin};
 use tokio::time::Instant;
 use topic::{Log, Offsets, Reader, StoredRecord};
 
+use crate::engine::{Part, Provenance};
 use crate::error::{Error, Result};
+use crate::workers::at_once;
 
 /// How old what is known of the ends may be for a partition to count as idle.
 const ENDS_AGE_MAX: Duration = Duration::from_secs(3);
 
 /// Rows decoded from records, and where each came from.
-pub(super) struct Rows {
-    pub(super) batch: RecordBatch,
+pub(crate) struct Rows {
+    pub(crate) batch: RecordBatch,
     pub(super) partitions: Vec<i32>,
     /// Microseconds since 1970.
     pub(super) received: Vec<i64>,
-    /// Position among the records.
-    pub(super) sources: Vec<usize>,
-    pub(super) ids: Vec<EventId>,
+    /// Position among the records, and id.
+    pub(super) origins: Vec<(usize, EventId)>,
     /// Records that hold no event.
     pub(super) unreadable: u64,
+}
+
+impl Rows {
+    /// The rows as an engine takes them in.
+    pub(super) fn part(&self) -> Part<'_> {
+        Part { rows: &self.batch, from: Provenance { partitions: &self.partitions, received: Some(&self.received) } }
+    }
 }
 
 /// The raw topic.
@@ -169,13 +178,27 @@ fn waited_out<T>(asked: topic::Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Records to rows with the columns of the events table at `columns`; a record that holds no event is counted.
-pub(super) fn decode(records: &[StoredRecord], columns: &[usize]) -> Result<Rows> {
+/// Records to rows with the columns of the events table at `columns`, in so many parts at once, in the order of the
+/// records; a record that holds no event is counted.
+pub(super) async fn decode_all(records: &Arc<[StoredRecord]>, columns: &[usize], threads: usize) -> Result<Vec<Rows>> {
+    let each = records.len().div_ceil(threads.max(1)).max(1);
+    if each >= records.len() {
+        return Ok(vec![decode(records, 0..records.len(), columns)?]);
+    }
+    let part = |first: usize| {
+        let (records, columns) = (Arc::clone(records), columns.to_vec());
+        async move { decode(&records, first..(first + each).min(records.len()), &columns) }
+    };
+    at_once((0..records.len()).step_by(each).map(part)).await?.into_iter().collect()
+}
+
+/// Those of `part` to rows.
+pub(crate) fn decode(records: &[StoredRecord], part: Range<usize>, columns: &[usize]) -> Result<Rows> {
     let mut builder = EventBatchBuilder::new();
-    let (mut partitions, mut received, mut sources, mut ids) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut partitions, mut received, mut origins) = (Vec::new(), Vec::new(), Vec::new());
     let mut unreadable = 0;
     let limits = Limits::default();
-    for (at, record) in records.iter().enumerate() {
+    for (at, record) in part.clone().zip(&records[part]) {
         let raw = record.value.as_deref().unwrap_or_default();
         match Event::parse(raw, &limits) {
             Ok(event) => {
@@ -189,8 +212,7 @@ pub(super) fn decode(records: &[StoredRecord], columns: &[usize]) -> Result<Rows
                 builder.append(&event, &origin, raw);
                 partitions.push(record.partition);
                 received.push(record.timestamp_ms.saturating_mul(1_000));
-                sources.push(at);
-                ids.push(event.id);
+                origins.push((at, event.id));
             }
             Err(rejection) => {
                 unreadable += 1;
@@ -204,5 +226,5 @@ pub(super) fn decode(records: &[StoredRecord], columns: &[usize]) -> Result<Rows
         }
     }
     let batch = builder.finish().project(columns).map_err(Error::from)?;
-    Ok(Rows { batch, partitions, received, sources, ids, unreadable })
+    Ok(Rows { batch, partitions, received, origins, unreadable })
 }

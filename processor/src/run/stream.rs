@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use event::layout::late_topic;
-use event::{Clock, EventTime};
+use event::{Clock, EventId, EventTime};
 use object_store::path::Path;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -22,8 +22,8 @@ use super::late::{late_line, late_record};
 use super::out::{Out, push};
 use super::progress::{PartitionProgress, StreamProgress};
 use super::settings::{OutputMode, Start, StreamSettings, check_settings};
-use super::source::{Source, decode};
-use crate::engine::{Engine, Provenance, Range, cut_bit};
+use super::source::{Rows, Source, decode_all};
+use crate::engine::{Engine, Part, Range, cut_bit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::Job;
 use crate::sink::{Updates, create_topics, warn_of_keys};
@@ -79,7 +79,7 @@ pub async fn stream(
             records = run.source.read(run.settings.epoch_records_max, run.settings.pace.epoch_wait) => records?,
         };
         run.progress.durations.read_ms = ms(started);
-        Box::pin(run.epoch(&records, observer)).await?;
+        Box::pin(run.epoch(records.into(), observer)).await?;
         if run.at_end() {
             Box::pin(run.finish(observer)).await?;
             return Ok(run.progress);
@@ -239,11 +239,11 @@ impl<'a> Run<'a> {
     }
 
     /// Takes one read in, moves the watermark, closes what it has reached, and commits when it is time.
-    async fn epoch(&mut self, records: &[StoredRecord], observer: &mut dyn StreamObserver) -> Result<()> {
+    async fn epoch(&mut self, records: Arc<[StoredRecord]>, observer: &mut dyn StreamObserver) -> Result<()> {
         let before = std::mem::take(&mut self.progress.partitions);
         let started = Instant::now();
         if !records.is_empty() {
-            self.take(records, observer).await?;
+            self.take(&records, observer).await?;
         }
         for partition in self.source.refresh().await? {
             tracing::info!(partition, "a partition was added; it is read from its start");
@@ -277,21 +277,22 @@ impl<'a> Run<'a> {
     }
 
     /// Records to rows to panes; what came too late goes to the late topic.
-    async fn take(&mut self, records: &[StoredRecord], observer: &mut dyn StreamObserver) -> Result<()> {
+    async fn take(&mut self, records: &Arc<[StoredRecord]>, observer: &mut dyn StreamObserver) -> Result<()> {
         // A job may read other tables than the topic's.
         let Some(table) = self.job.plan.tables.first() else { return Ok(()) };
-        let rows = decode(records, &table.columns)?;
-        self.progress.unreadable += rows.unreadable;
+        let decoded = decode_all(records, &table.columns, self.settings.threads).await?;
+        self.progress.unreadable += decoded.iter().map(|rows| rows.unreadable).sum::<u64>();
         self.progress.rows_in += records.len() as u64;
-        let from = Provenance { partitions: &rows.partitions, received: Some(&rows.received) };
+        let parts: Vec<Part<'_>> = decoded.iter().map(Rows::part).collect();
         let now_ms = self.clock.now_ms();
         let mut out = Out::new(self.job, &self.settings, &self.topics, now_ms, observer);
-        let late = self.engine.rows(0, &rows.batch, from, &mut |output, rows| out.rows(output, rows, true)).await?;
+        let late = self.engine.parts(0, &parts, &mut |output, rows| out.rows(output, rows, true)).await?;
         out.into_outbox(&mut self.outbox, &mut self.outbox_bytes, &mut self.progress.rows_out);
+        let origins: Vec<(usize, EventId)> = decoded.into_iter().flat_map(|rows| rows.origins).collect();
         let mut dropped = HashSet::new();
         for late in &late {
-            let record = &records[rows.sources[late.row]];
-            let id = rows.ids[late.row].to_string();
+            let (at, id) = origins[late.row];
+            let (record, id) = (&records[at], id.to_string());
             let line = late_line(self.job.name(), late, record, &id);
             self.progress.late += 1;
             if late.for_all && dropped.insert(late.row) {
@@ -439,7 +440,7 @@ impl<'a> Run<'a> {
 }
 
 /// One job is one name over one topic and range with one window, one output and one checkpoint.
-fn job_id(job: &Job, settings: &StreamSettings, topics: &[Option<String>], prefix: &Path) -> String {
+pub(super) fn job_id(job: &Job, settings: &StreamSettings, topics: &[Option<String>], prefix: &Path) -> String {
     let (size, slide) = job.window();
     let output: Vec<&str> = topics.iter().map(|topic| topic.as_deref().unwrap_or_default()).collect();
     let rest =

@@ -21,7 +21,7 @@ const RAW: &str = "raw";
 const RECEIVED_MS: i64 = 2_000_000_000_000;
 
 /// An event of a kind at a second, in a partition.
-fn record(at: usize, partition: i32, created_at: i64, kind: u16) -> Record {
+pub(super) fn record(at: usize, partition: i32, created_at: i64, kind: u16) -> Record {
     let (id, sig) = (format!("{at:064x}"), format!("{at:0128x}"));
     let raw = format!(
         r#"{{"id":"{id}","pubkey":"{id}","created_at":{created_at},"kind":{kind},"tags":[],"content":"","sig":"{sig}"}}"#
@@ -35,7 +35,7 @@ fn record(at: usize, partition: i32, created_at: i64, kind: u16) -> Record {
     }
 }
 
-async fn log(dir: &tempfile::TempDir, partitions: i32, records: Vec<Record>) -> Arc<dyn Log> {
+pub(super) async fn log(dir: &tempfile::TempDir, partitions: i32, records: Vec<Record>) -> Arc<dyn Log> {
     let log = EmbeddedLog::open(dir.path(), Clock::system()).expect("a log");
     log.create_topic(&TopicSpec { name: RAW.into(), partitions, config: Vec::new() }).await.expect("a topic");
     let mut writer = log.writer(None).await.expect("a writer");
@@ -44,7 +44,7 @@ async fn log(dir: &tempfile::TempDir, partitions: i32, records: Vec<Record>) -> 
     Arc::new(log)
 }
 
-async fn job(sql: &str, delay: u32) -> Job {
+pub(super) async fn job(sql: &str, delay: u32) -> Job {
     let source = JobSource { name: "test".into(), sql: sql.into(), path: None };
     let options = JobOptions { delay: Some(Span::from_secs(delay)), ..JobOptions::default() };
     Job::plan(&source, &options).await.expect("a job")
@@ -52,9 +52,9 @@ async fn job(sql: &str, delay: u32) -> Job {
 
 /// Keeps what it is told.
 #[derive(Default)]
-struct Kept {
-    rows: Vec<(usize, String)>,
-    late: usize,
+pub(super) struct Kept {
+    pub(super) rows: Vec<(usize, String)>,
+    pub(super) late: usize,
     told: Vec<StreamProgress>,
 }
 
@@ -74,7 +74,7 @@ impl StreamObserver for Kept {
     }
 }
 
-fn settings() -> StreamSettings {
+pub(super) fn settings() -> StreamSettings {
     StreamSettings {
         raw_topic: RAW.into(),
         until_latest: true,

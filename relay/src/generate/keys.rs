@@ -1,9 +1,9 @@
 //! Throw-away keys: each is derived from the seed alone, so that anybody can make them again. Never for real use.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use event::PublicKey;
-use secp256k1::{Keypair, schnorr};
+use event::SecretKey;
 
 use super::random::Random;
 
@@ -20,23 +20,10 @@ pub(crate) enum Signer {
     OneTime(u64),
 }
 
-#[derive(Clone, Copy)]
-pub(crate) struct Key {
-    pair: Keypair,
-    pub(crate) public: PublicKey,
-}
-
-impl Key {
-    /// Signs an id; the same id gives the same signature (BIP-340 without auxiliary randomness).
-    pub(crate) fn sign(&self, id: &[u8; 32]) -> [u8; 64] {
-        schnorr::sign_no_aux_rand(id, &self.pair).to_byte_array()
-    }
-}
-
 /// The keys of one seed, made when first wanted.
 pub(crate) struct Keys {
     seed: u64,
-    made: HashMap<Signer, Key>,
+    made: HashMap<Signer, Arc<SecretKey>>,
 }
 
 impl Keys {
@@ -44,15 +31,15 @@ impl Keys {
         Self { seed, made: HashMap::new() }
     }
 
-    pub(crate) fn get(&mut self, signer: Signer) -> Key {
+    pub(crate) fn get(&mut self, signer: Signer) -> Arc<SecretKey> {
         if let Signer::OneTime(_) = signer {
-            return derive(self.seed, signer);
+            return Arc::new(derive(self.seed, signer));
         }
-        *self.made.entry(signer).or_insert_with(|| derive(self.seed, signer))
+        Arc::clone(self.made.entry(signer).or_insert_with(|| Arc::new(derive(self.seed, signer))))
     }
 }
 
-fn derive(seed: u64, signer: Signer) -> Key {
+fn derive(seed: u64, signer: Signer) -> SecretKey {
     let (purpose, index) = match signer {
         Signer::Author(index) => (101, index),
         Signer::Wallet(index) => (102, index),
@@ -66,9 +53,8 @@ fn derive(seed: u64, signer: Signer) -> Key {
             part.copy_from_slice(&random.next().to_be_bytes());
         }
         // Fails only for zero and for numbers at or past the curve's order: once in 2^128, and then the next will do.
-        if let Ok(pair) = Keypair::from_secret_bytes(secret) {
-            let public = PublicKey(pair.x_only_public_key().0.to_byte_array());
-            return Key { pair, public };
+        if let Some(key) = SecretKey::from_bytes(secret) {
+            return key;
         }
     }
 }

@@ -225,15 +225,12 @@ impl Generator {
     }
 
     fn sign(&mut self, draft: Draft) -> Event {
-        let key = self.keys.get(draft.signer);
-        let Draft { created_at, kind, tags, content, .. } = draft;
-        let id = EventId::of(&id::canonical(&key.public, created_at, kind, &tags, &content));
-        let sig = key.sign(&id.0);
-        Event { id, pubkey: key.public, created_at, kind, tags, content, sig }
+        let Draft { signer, created_at, kind, tags, content } = draft;
+        self.keys.get(signer).sign(created_at, kind, tags, content)
     }
 
     fn public_key(&mut self, signer: Signer) -> PublicKey {
-        self.keys.get(signer).public
+        self.keys.get(signer).public_key()
     }
 
     /// What an answer to event `index` has to know; signed only if it is quoted whole.

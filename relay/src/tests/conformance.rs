@@ -356,7 +356,7 @@ async fn a_plain_get_gets_the_document_of_nip_11() {
         if accept == sort {
             let document: Value = serde_json::from_str(body).expect("JSON");
             assert_eq!(document["limitation"]["max_limit"], 77);
-            assert_eq!(document["supported_nips"], json!([1, 11]));
+            assert_eq!(document["supported_nips"], json!([1, 11, 77]));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Tests of the whole relay over real sockets: a client, a running relay, and events to serve.
 
+mod compare;
 mod conformance;
 mod failing;
 mod files;

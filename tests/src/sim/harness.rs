@@ -210,6 +210,8 @@ impl<'a> World<'a> {
         let manner = Manner {
             until_latest: finishes,
             epoch_records_max: dice.random_range(1..=40),
+            // Another number than the run before.
+            threads: run as usize % 3 + 1,
             idle_at_once: self.scenario.idle_at_once,
         };
         let defect = self.scenario.rules.defect;

@@ -110,6 +110,8 @@ pub(super) struct Manner {
     pub(super) until_latest: bool,
     /// Records of an epoch at most.
     pub(super) epoch_records_max: usize,
+    /// Workers that take an epoch's rows in.
+    pub(super) threads: usize,
     /// A partition that is caught up does not hold the watermark back.
     pub(super) idle_at_once: bool,
 }
@@ -135,6 +137,7 @@ pub(super) fn start<'a>(
         output_topic: Some(OUTPUT_TOPIC.to_owned()),
         checkpoint: Some((store, Path::from("checkpoint"))),
         epoch_records_max: manner.epoch_records_max,
+        threads: manner.threads,
         // Real time must not decide: at once, or never within a test.
         idle_timeout: if manner.idle_at_once { Duration::ZERO } else { Duration::from_secs(24 * 3_600) },
         // Every epoch commits, and nothing waits.

@@ -13,7 +13,7 @@ const SHOWN: usize = 4;
 
 /// A record of a topic, as a `read_committed` consumer got it.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(crate) struct Found {
     pub(super) partition: i32,
     pub(super) offset: i64,
     pub(super) key: Option<String>,

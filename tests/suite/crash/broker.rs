@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 use tempfile::TempDir;
+use tests::audit::{Held, read_kafka};
 use tests::{kafka, repository};
 
 use super::auditor::Found;
@@ -21,9 +21,7 @@ fn consumer(brokers: &str, group: &str, isolation: &str) -> BaseConsumer {
         .set("bootstrap.servers", brokers)
         .set("group.id", group)
         .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
         .set("isolation.level", isolation)
-        .set("fetch.wait.max.ms", "50")
         .create()
         .expect("a consumer")
 }
@@ -36,7 +34,7 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> i32 {
 }
 
 /// Ends of the partitions: the last stable offsets, or with `uncommitted` the high watermarks.
-pub(super) fn ends(brokers: &str, topic: &str, uncommitted: bool) -> BTreeMap<i32, i64> {
+pub(crate) fn ends(brokers: &str, topic: &str, uncommitted: bool) -> BTreeMap<i32, i64> {
     let isolation = if uncommitted { "read_uncommitted" } else { "read_committed" };
     let consumer = consumer(brokers, "tidegate-audit", isolation);
     let end = |partition| consumer.fetch_watermarks(topic, partition, TIMEOUT).expect("watermarks").1;
@@ -44,7 +42,7 @@ pub(super) fn ends(brokers: &str, topic: &str, uncommitted: bool) -> BTreeMap<i3
 }
 
 /// Offsets that a group has committed.
-pub(super) fn committed(brokers: &str, group: &str, topic: &str) -> BTreeMap<i32, i64> {
+pub(crate) fn committed(brokers: &str, group: &str, topic: &str) -> BTreeMap<i32, i64> {
     let consumer = consumer(brokers, group, "read_committed");
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, partitions(&consumer, topic) - 1);
@@ -57,44 +55,26 @@ pub(super) fn committed(brokers: &str, group: &str, topic: &str) -> BTreeMap<i32
 }
 
 /// Every committed record of a topic, from its beginning.
-pub(super) fn read(brokers: &str, topic: &str) -> Vec<Found> {
-    let consumer = consumer(brokers, "tidegate-audit", "read_committed");
-    let partitions = partitions(&consumer, topic);
-    let mut list = TopicPartitionList::new();
-    for partition in 0..partitions {
-        list.add_partition_offset(topic, partition, Offset::Beginning).expect("a partition");
-    }
-    consumer.assign(&list).expect("assigned");
-    let (mut found, mut ended) = (Vec::new(), 0);
-    while ended < partitions {
-        match consumer.poll(TIMEOUT) {
-            Some(Ok(message)) => {
-                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                found.push(Found {
-                    partition: message.partition(),
-                    offset: message.offset(),
-                    key: message.key().map(text),
-                    value: message.payload().map(text).unwrap_or_default(),
-                });
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
-            Some(Err(error)) => panic!("could not read topic `{topic}`: {error}"),
-            None => panic!("nothing came from topic `{topic}` for {TIMEOUT:?}"),
-        }
-    }
-    found
+pub(crate) fn read(brokers: &str, topic: &str) -> Vec<Found> {
+    let found = |held: Held| Found {
+        partition: held.place.0,
+        offset: held.place.1,
+        key: Some(held.key).filter(|key| !key.is_empty()),
+        value: String::from_utf8_lossy(&held.value).into_owned(),
+    };
+    read_kafka(brokers, topic).into_iter().map(found).collect()
 }
 
 /// A broker of a test's own, which it may stop, kill and start again. What is left of it is stopped in the end.
 #[derive(Debug)]
-pub(super) struct Broker {
+pub(crate) struct Broker {
     dir: TempDir,
-    pub(super) address: String,
+    pub(crate) address: String,
 }
 
 impl Broker {
     /// Starts one; none, loudly, where the tests run without a real Kafka.
-    pub(super) fn start(settings: &[&str]) -> Option<Self> {
+    pub(crate) fn start(settings: &[&str]) -> Option<Self> {
         kafka()?;
         let dir = TempDir::new().expect("a directory");
         let mut broker = Self { dir, address: String::new() };
@@ -106,14 +86,14 @@ impl Broker {
     }
 
     /// Starts it again, with the data and on the port that it had; returns how long it took until it served.
-    pub(super) fn restart(&self) -> Duration {
+    pub(crate) fn restart(&self) -> Duration {
         let started = Instant::now();
         self.script("restart", &[]);
         started.elapsed()
     }
 
     /// Sends it a signal: `KILL`, `STOP` or `CONT`.
-    pub(super) fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         self.script("signal", &[name]);
     }
 

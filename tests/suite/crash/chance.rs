@@ -7,11 +7,11 @@ use super::say;
 
 /// Splitmix64: small, and good enough for delays.
 #[derive(Clone, Debug)]
-pub(super) struct Chance(u64);
+pub(crate) struct Chance(u64);
 
 impl Chance {
     /// From `TIDEGATE_SEED`, or else from the clock.
-    pub(super) fn of(test: &str) -> Self {
+    pub(crate) fn of(test: &str) -> Self {
         let given = std::env::var("TIDEGATE_SEED").ok().and_then(|seed| seed.parse().ok());
         let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970").subsec_nanos();
         let seed = given.unwrap_or_else(|| u64::from(now));
@@ -20,17 +20,17 @@ impl Chance {
     }
 
     /// Other dice that follow from these.
-    pub(super) fn fork(&mut self) -> Self {
+    pub(crate) fn fork(&mut self) -> Self {
         Self(self.next())
     }
 
     /// A number below `bound`.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
     /// A time between two, whole microseconds.
-    pub(super) fn between(&mut self, least: Duration, most: Duration) -> Duration {
+    pub(crate) fn between(&mut self, least: Duration, most: Duration) -> Duration {
         let span = u64::try_from((most - least).as_micros()).expect("short");
         least + Duration::from_micros(self.below(span.max(1)))
     }

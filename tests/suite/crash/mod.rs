@@ -5,11 +5,11 @@
 //! machine to itself, for a busy one would hit fewer phases.
 
 mod auditor;
-mod broker;
-mod chance;
+pub(crate) mod broker;
+pub(crate) mod chance;
 mod kill_loop;
 mod outage;
-mod process;
+pub(crate) mod process;
 mod producer;
 mod proxy;
 mod takeover;
@@ -19,18 +19,18 @@ use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Rounds that `TIDEGATE_SOAK` asks for.
-fn soak() -> Option<usize> {
+pub(crate) fn soak() -> Option<usize> {
     let rounds = std::env::var("TIDEGATE_SOAK").ok().filter(|rounds| !rounds.is_empty())?;
     Some(rounds.parse().expect("TIDEGATE_SOAK is a number of rounds"))
 }
 
 /// Tells what was measured, past the test runner's capture.
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     // Nobody reads stderr when this write fails.
     let _ = writeln!(std::io::stderr(), "crash: {line}");
 }
 
-fn alone() -> MutexGuard<'static, ()> {
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static TRIAL: Mutex<()> = Mutex::new(());
     // A trial that failed harms no other.
     TRIAL.lock().unwrap_or_else(PoisonError::into_inner)

@@ -11,31 +11,31 @@ use serde_json::Value;
 
 /// A record of `--progress json`.
 #[derive(Clone, Debug)]
-pub(super) struct Told {
-    pub(super) at: Instant,
+pub(crate) struct Told {
+    pub(crate) at: Instant,
     /// Commits of the job, of this and earlier runs.
-    pub(super) commits: u64,
+    pub(crate) commits: u64,
     /// How long the epoch's commit took, milliseconds; zero without one.
-    pub(super) commit_ms: f64,
+    pub(crate) commit_ms: f64,
     /// Identity of the job in the log.
-    pub(super) id: String,
+    pub(crate) id: String,
 }
 
 /// What a process has said on standard error.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Heard {
-    pub(super) told: Vec<Told>,
+pub(crate) struct Heard {
+    pub(crate) told: Vec<Told>,
     /// Everything but progress.
-    pub(super) lines: Vec<String>,
+    pub(crate) lines: Vec<String>,
     closed: bool,
 }
 
 impl Heard {
-    pub(super) fn commits(&self) -> u64 {
+    pub(crate) fn commits(&self) -> u64 {
         self.told.last().map_or(0, |told| told.commits)
     }
 
-    pub(super) fn said(&self, words: &str) -> bool {
+    pub(crate) fn said(&self, words: &str) -> bool {
         self.lines.iter().any(|line| line.contains(words))
     }
 
@@ -52,14 +52,14 @@ impl Heard {
 }
 
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
-    pub(super) started: Instant,
+    pub(crate) started: Instant,
     heard: Arc<(Mutex<Heard>, Condvar)>,
 }
 
 impl Process {
-    pub(super) fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let started = Instant::now();
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("tidegate starts");
         let stderr = child.stderr.take().expect("piped");
@@ -76,16 +76,16 @@ impl Process {
         Self { child, started, heard }
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    pub(super) fn heard(&self) -> Heard {
+    pub(crate) fn heard(&self) -> Heard {
         lock(&self.heard.0).clone()
     }
 
     /// Waits until it has said something; what it has said by then. Ends early when it has ended.
-    pub(super) fn hears(&self, timeout: Duration, enough: impl Fn(&Heard) -> bool) -> Result<Heard, Heard> {
+    pub(crate) fn hears(&self, timeout: Duration, enough: impl Fn(&Heard) -> bool) -> Result<Heard, Heard> {
         let waiting = |heard: &mut Heard| !enough(heard) && !heard.closed;
         let waited = self.heard.1.wait_timeout_while(lock(&self.heard.0), timeout, waiting);
         let heard = waited.unwrap_or_else(PoisonError::into_inner).0.clone();
@@ -93,31 +93,31 @@ impl Process {
     }
 
     /// As [`Process::hears`], and demands it.
-    pub(super) fn must_hear(&self, what: &str, timeout: Duration, enough: impl Fn(&Heard) -> bool) -> Heard {
+    pub(crate) fn must_hear(&self, what: &str, timeout: Duration, enough: impl Fn(&Heard) -> bool) -> Heard {
         self.hears(timeout, enough).unwrap_or_else(|heard| {
             panic!("no {what} in {timeout:?} from process {}:\n{}", self.id(), heard.lines.join("\n"))
         })
     }
 
     /// `kill -9`, and what it had said.
-    pub(super) fn kill(mut self) -> Heard {
+    pub(crate) fn kill(mut self) -> Heard {
         self.child.kill().expect("the process is ours to kill");
         self.child.wait().expect("it is waited for");
         self.last_words()
     }
 
     /// Asks it to stop, as an operator would.
-    pub(super) fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let asked = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().expect("kill runs");
         assert!(asked.success(), "process {} is there", self.id());
     }
 
-    pub(super) fn alive(&mut self) -> bool {
+    pub(crate) fn alive(&mut self) -> bool {
         self.child.try_wait().expect("it is a child of ours").is_none()
     }
 
     /// Waits for its end.
-    pub(super) fn ends(mut self, timeout: Duration) -> (ExitStatus, Heard) {
+    pub(crate) fn ends(mut self, timeout: Duration) -> (ExitStatus, Heard) {
         let deadline = Instant::now() + timeout;
         loop {
             if let Some(status) = self.child.try_wait().expect("it is a child of ours") {
@@ -130,7 +130,7 @@ impl Process {
     }
 
     /// Waits for its end with this code.
-    pub(super) fn ends_with(self, code: i32, timeout: Duration) -> Heard {
+    pub(crate) fn ends_with(self, code: i32, timeout: Duration) -> Heard {
         let (status, heard) = self.ends(timeout);
         assert_eq!(status.code(), Some(code), "{status}\n{}", heard.lines.join("\n"));
         heard

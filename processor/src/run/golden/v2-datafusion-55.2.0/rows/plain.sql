@@ -1,0 +1,1 @@
+SELECT s, kind, content FROM t WHERE kind <> 2

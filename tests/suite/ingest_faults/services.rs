@@ -1,0 +1,175 @@
+//! Faults 29, 30, 38 to 42 and 44: the broker dies or freezes, the store refuses, stalls, resets and loses answers, two
+//! landers share a topic, a record is too large, the clock jumps.
+
+use std::time::{Duration, Instant};
+
+use event::Clock;
+use futures::TryStreamExt;
+use tests::audit::owed;
+use tests::scripted_relay::ScriptedRelay;
+use tests::signed;
+
+use super::fault;
+use super::lab::Lab;
+
+/// 38: an event just within the limit, and one beyond it.
+#[test]
+fn an_event_beyond_the_limit_is_rejected_and_one_within_it_is_kept() {
+    fault(async {
+        let large = |bytes: usize| signed::note(1_700_000_000, &"x".repeat(bytes));
+        let within = large((1 << 20) - 1_000);
+        let mut events = signed::events(100, 50);
+        events.push(within);
+        let owed = owed(&events);
+        events.extend([large((1 << 20) + 1), large(3 << 20)]);
+        let relay = ScriptedRelay::honest(&events).await;
+        let lab = Lab::new();
+        lab.once(&[relay.url()]).await.1.expect("everything");
+        lab.audit_owed(&owed, 51).await;
+        assert_eq!(lab.rejected().await, [("too_large".to_owned(), 2)].into());
+    });
+}
+
+/// 44: the next hour, an hour back, the next day.
+#[test]
+fn a_clock_that_jumps_never_leads_the_lake_back() {
+    fault(async {
+        const HOUR_MS: i64 = 3_600_000;
+        let start = 1_795_219_200_000 + HOUR_MS - 500;
+        let lab = Lab::at(Clock::mock(start));
+        let events = signed::events(101, 1_500);
+        let relay = ScriptedRelay::honest(&[]).await;
+        let run = lab.follow(&[relay.url()]);
+        super::lab::until("a live subscription", || relay.live_requests() > 0).await;
+        for (number, (burst, at)) in events.chunks(300).zip([0, 1_000, -HOUR_MS, 24 * HOUR_MS, 2 * HOUR_MS]).enumerate()
+        {
+            lab.clock.set(start + at);
+            burst.iter().for_each(|event| relay.publish(event));
+            run.until_published(300 * (number + 1)).await;
+        }
+        run.stop().await;
+        lab.audit(&[&relay], 1_500).await;
+        let mut objects: Vec<(i32, i64, String)> = Vec::new();
+        let listed: Vec<_> = lab.lake.list(None).try_collect().await.expect("a list");
+        for object in listed {
+            let (hour, name) = object.location.as_ref().rsplit_once('/').expect("a prefix");
+            let mut numbers = name.trim_end_matches(".parquet").rsplit('-');
+            let start = numbers.next().expect("an offset").parse().expect("a number");
+            let partition = numbers.next().expect("a partition").parse().expect("a number");
+            objects.push((partition, start, hour.to_owned()));
+        }
+        objects.sort();
+        assert!(objects.len() > 4, "{objects:?}");
+        for pair in objects.windows(2).filter(|pair| pair[0].0 == pair[1].0) {
+            assert!(pair[0].2 <= pair[1].2, "an object lies in an earlier hour than the one before it: {pair:?}");
+        }
+    });
+}
+
+mod kafka {
+    mod minio {
+        use super::super::super::place::{Place, SOON};
+        use super::super::*;
+        use crate::crash::broker::Broker;
+        use crate::crash::process::Process;
+        use crate::crash::{alone, say, soak};
+        use tests::wire::{Blow, Course, Wire};
+
+        /// A relay with some past, and a process that follows it and has everything so far.
+        fn following(place: &Place, seed: u64) -> (ScriptedRelay, Process) {
+            let relay = place.runtime.block_on(ScriptedRelay::honest(&signed::events(seed, 300)));
+            let mut process = place.ingest(&[relay.url()], &[]);
+            let begun = Instant::now();
+            while !process.heard().said("everything stored has been fetched") || place.topic_records().len() < 300 {
+                assert!(process.alive() && begun.elapsed() < SOON, "{}", process.heard().lines.join("\n"));
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            (relay, process)
+        }
+
+        fn news(relay: &ScriptedRelay, sort: &str, count: usize) {
+            let now = u64::try_from(Clock::system().now_ms() / 1_000).expect("after 1970");
+            (0..count).for_each(|number| relay.publish(&signed::note(now, &format!("{sort} {number}"))));
+        }
+
+        /// The process is still the same and does what it has to.
+        fn finish(place: &Place, relay: &ScriptedRelay, mut process: Process) {
+            assert!(process.alive(), "it has ended:\n{}", process.heard().lines.join("\n"));
+            news(relay, "after it all", 20);
+            std::thread::sleep(Duration::from_secs(1));
+            process.terminate();
+            process.ends_with(0, SOON);
+            place.audit(&owed(relay.holds()));
+        }
+
+        /// 29, 30: it dies while events come, and is back; it answers nobody for a while, as during an election.
+        /// `TIDEGATE_SOAK` makes minutes of both.
+        #[test]
+        fn ingest_outlives_its_broker() {
+            let _turn = alone();
+            let Some(broker) = Broker::start(&[]) else { return };
+            let Some(place) = Place::on(&broker.address) else { return };
+            let wait = Duration::from_secs(if soak().is_some() { 60 } else { 3 });
+            let (relay, process) = following(&place, 110);
+            broker.signal("KILL");
+            news(&relay, "while the broker is away", 200);
+            let away = broker.restart();
+            say(&format!("ingest, broker killed: away for {:.1} s", away.as_secs_f64()));
+            news(&relay, "when it is back", 200);
+            std::thread::sleep(wait);
+            broker.signal("STOP");
+            news(&relay, "while the broker is frozen", 200);
+            std::thread::sleep(wait);
+            broker.signal("CONT");
+            finish(&place, &relay, process);
+        }
+
+        /// 39, 40, 42: a store that stalls, resets in the middle of a put, and loses its answers.
+        #[test]
+        fn ingest_outlives_its_store() {
+            let Some(mut place) = Place::services() else { return };
+            let wire = place.runtime.block_on(Wire::to(place.store_address()));
+            place.store_at(wire.address());
+            let (relay, process) = following(&place, 112);
+            for (sort, course) in [("stalled", Course::Stalled), ("answers lost", Course::AnswersLost)] {
+                wire.set(course);
+                news(&relay, sort, 700);
+                std::thread::sleep(Duration::from_secs(if soak().is_some() { 60 } else { 3 }));
+                wire.strike(Blow::Reset);
+                wire.set(Course::Through);
+            }
+            for number in 0..10 {
+                news(&relay, &format!("reset {number}"), 150);
+                std::thread::sleep(Duration::from_millis(100));
+                wire.strike(Blow::Reset);
+            }
+            finish(&place, &relay, process);
+        }
+
+        /// 41: three landers of one topic, one of them asleep for a while.
+        #[test]
+        fn landers_that_share_a_topic_repeat_nothing() {
+            let Some(place) = Place::services() else { return };
+            let relay = place.runtime.block_on(ScriptedRelay::honest(&signed::events(113, 2_000)));
+            let source = place.ingest(&[relay.url()], &["--no-lake"]);
+            source.must_hear("the past", SOON, |heard| heard.said("everything stored has been fetched"));
+            let landers: Vec<Process> = (0..3).map(|_| place.land(&[])).collect();
+            let signal = |name: &str| {
+                let id = landers[0].id().to_string();
+                assert!(std::process::Command::new("kill").args([name, &id]).status().expect("kill runs").success());
+            };
+            for round in 0..4 {
+                signal(if round % 2 == 0 { "-STOP" } else { "-CONT" });
+                news(&relay, &format!("round {round}"), 500);
+                std::thread::sleep(Duration::from_millis(1_300));
+            }
+            source.terminate();
+            source.ends_with(0, SOON);
+            for lander in landers {
+                lander.terminate();
+                lander.ends_with(0, SOON);
+            }
+            place.audit(&owed(relay.holds()));
+        }
+    }
+}
