@@ -102,6 +102,14 @@ struct NostrArgs {
     #[arg(long, value_name = "TEXT", default_value = concat!("tidegate/", env!("CARGO_PKG_VERSION")))]
     user_agent: String,
 
+    /// Requests a second that a relay is asked at most; fewer while it complains (rate-limited:)
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    requests_per_second: u32,
+
+    /// Do not ask relays what they say of themselves, their limits among it (NIP-11)
+    #[arg(long)]
+    no_nip11: bool,
+
     /// Fetch again what the coverage ledger proves to be there
     #[arg(long)]
     refetch: bool,
@@ -214,6 +222,8 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
                 refetch: args.refetch,
                 auth_key: auth_key.map(Arc::new),
                 user_agent: args.user_agent,
+                nip11: !args.no_nip11,
+                requests_per_sec_max: args.requests_per_second,
                 intake: intake.clone(),
                 ..NostrSettings::default()
             };

@@ -13,7 +13,7 @@
 //! `verifier` (bytes become belief, off the socket's task), `dedup` (ids verified and acknowledged), `parcel` and
 //! `publish` (to the raw topic, then acknowledged), `rejected` (what is turned away, with its reason), `redrive` (once
 //! more), `pipeline` (the stations put together), [`lake`] (topic to objects), [`directory`] (what the topic says of
-//! relays), `metrics`.
+//! relays), `nip11` (what a relay says of itself), `metrics`.
 //!
 //! The crate reads no environment, prints nothing and never exits; log, store and clock are handed in.
 
@@ -30,6 +30,7 @@ mod frame;
 mod kinds;
 pub mod lake;
 mod metrics;
+mod nip11;
 mod parcel;
 mod pipeline;
 mod publish;

@@ -10,6 +10,9 @@ use event::{EventTime, Limits, SecretKey, Span};
 use crate::kinds::Kinds;
 use crate::relay::Backoff;
 
+/// What relays see as the `User-Agent` of whoever gives none.
+pub(crate) const USER_AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
+
 /// What holds for every source: where events go, and what is believed.
 #[derive(Clone, Debug)]
 pub struct IntakeSettings {
@@ -100,6 +103,12 @@ pub struct NostrSettings {
     pub auth_key: Option<Arc<SecretKey>>,
     /// `User-Agent` of the handshake; put a contact into it.
     pub user_agent: String,
+    /// Ask each relay once a day what it says of itself (NIP-11), and keep to the limits that it names. Default true.
+    pub nip11: bool,
+    /// Requests a second that a relay is asked at most; five seconds' worth may follow each other at once. A relay that
+    /// answers `rate-limited:` is asked half as often, and twice as often again after ten minutes without a complaint.
+    /// At least 1. Default 10.
+    pub requests_per_sec_max: u32,
 }
 
 impl Default for NostrSettings {
@@ -125,7 +134,9 @@ impl Default for NostrSettings {
             ping_interval: Duration::from_secs(30),
             pong_timeout: Duration::from_secs(20),
             auth_key: None,
-            user_agent: concat!("tidegate/", env!("CARGO_PKG_VERSION")).to_owned(),
+            user_agent: USER_AGENT.to_owned(),
+            nip11: true,
+            requests_per_sec_max: 10,
         }
     }
 }

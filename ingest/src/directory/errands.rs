@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 
 use crate::directory::address;
 use crate::directory::document::{Address, Network, Nip11, PlaceSource, RelayDocument};
-use crate::directory::nip11::{Asker, addresses, sha256};
 use crate::directory::state::Directory;
+use crate::nip11::{Asker, addresses, sha256};
 use crate::relay::Backoff;
 
 /// A document holds for a day.

@@ -15,12 +15,13 @@ use topic::{Log, OffsetRange, Offsets, Reader, TopicSpec, Writer};
 use crate::Components;
 use crate::directory::counters::DirectoryCounters;
 use crate::directory::errands::{Errands, Wanted};
-use crate::directory::nip11::Asker;
 use crate::directory::place::GeoDatabase;
 use crate::directory::state::{Directory, Rules};
 use crate::directory::{DirectorySettings, newest_by_key};
 use crate::error::{Error, ErrorKind, Result};
+use crate::nip11::Asker;
 use crate::relay::Backoff;
+use crate::settings::USER_AGENT;
 
 /// Records taken from the raw topic at once.
 const READ_RECORDS: usize = 4_096;
@@ -49,7 +50,7 @@ pub async fn follow(
     stop: CancellationToken,
 ) -> Result<()> {
     let wanted = Wanted {
-        documents: if settings.nip11 { Some(Asker::new(settings.allow_local)?) } else { None },
+        documents: if settings.nip11 { Some(Asker::new(USER_AGENT, settings.allow_local)?) } else { None },
         addresses: settings.resolve && database.is_some(),
         allow_local: settings.allow_local,
         at_once: settings.errands_max,

@@ -13,8 +13,8 @@
 //! back from them at the start.
 //!
 //! Read in this order: `document` (what is known of a relay), `claims` (what an event says, pure), `address` (what is a
-//! relay's URL, pure), `place` (geohash and database), `state` (claims to documents, pure), `nip11` and `errands` (what
-//! is fetched), `follow` (the loop).
+//! relay's URL, pure), `place` (geohash and database), `state` (claims to documents, pure), `errands` (what is
+//! fetched), `follow` (the loop).
 
 mod address;
 mod claims;
@@ -22,7 +22,6 @@ mod counters;
 mod document;
 mod errands;
 mod follow;
-mod nip11;
 mod place;
 mod state;
 
@@ -37,6 +36,7 @@ use topic::Log;
 use crate::error::{Error, Result};
 use crate::tail::Tail;
 
+pub(crate) use address::is_public;
 pub use counters::{DirectoryCounters, DirectoryCounts};
 pub use document::{
     Address, Limitation, Network, Nip11, Place, PlaceSource, Policy, RelayDocument, Report, RoundTrips, Sources,

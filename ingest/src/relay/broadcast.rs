@@ -20,6 +20,7 @@ use crate::error::Result;
 use crate::relay::connect::{self, Socket};
 use crate::relay::message::{self, Message};
 use crate::relay::url::RelayUrl;
+use crate::settings::USER_AGENT;
 
 /// What can be chosen about a [`Broadcast`].
 #[derive(Debug)]
@@ -36,12 +37,7 @@ pub struct BroadcastSettings {
 
 impl Default for BroadcastSettings {
     fn default() -> Self {
-        Self {
-            relays: Vec::new(),
-            key: None,
-            timeout: Duration::from_secs(10),
-            user_agent: concat!("tidegate/", env!("CARGO_PKG_VERSION")).to_owned(),
-        }
+        Self { relays: Vec::new(), key: None, timeout: Duration::from_secs(10), user_agent: USER_AGENT.to_owned() }
     }
 }
 

@@ -7,6 +7,11 @@ const RATE_LIMITED: Duration = Duration::from_secs(60);
 /// Wait before a relay that refused us is asked again: asking sooner gets addresses blocked.
 pub(crate) const REFUSED: Duration = Duration::from_secs(6 * 3600);
 
+/// Whether a relay says that it is asked too much.
+pub(crate) fn is_rate_limited(text: &str) -> bool {
+    text.trim_start().get(.."rate-limited:".len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case("rate-limited:"))
+}
+
 /// What a CLOSED asks of us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Closed {
@@ -41,6 +46,14 @@ impl Closed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_prefix_is_a_complaint() {
+        assert!(is_rate_limited("rate-limited: slow down there") && is_rate_limited(" RATE-LIMITED:"));
+        for text in ["", "rate-limited", "error: rate-limited: no", "é-limited: you are asking too much"] {
+            assert!(!is_rate_limited(text), "{text}");
+        }
+    }
 
     #[test]
     fn the_prefix_decides() {

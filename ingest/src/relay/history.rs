@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::coverage::{Band, Gap, GapReason, Ledger, Line, Page, Proof};
-use crate::relay::walk::{Learned, Turn, Walk};
+use crate::relay::walk::{Learned, PAGE_EVENTS_MIN, Turn, Walk};
 
 /// Seconds of `created_at` that are wanted, and how they are asked for.
 #[derive(Clone, Copy, Debug)]
@@ -181,6 +181,11 @@ impl History {
     /// The walk under way has ended.
     pub(crate) fn end_walk(&mut self) {
         self.walks.pop();
+    }
+
+    /// Pages of at most so many events from now on.
+    pub(crate) fn limit_pages(&mut self, events: usize) {
+        self.wanted.limit = self.wanted.limit.min(events).max(PAGE_EVENTS_MIN);
     }
 
     /// Smaller pages from now on, in later sessions too.

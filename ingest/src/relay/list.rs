@@ -68,7 +68,9 @@ pub(crate) struct List {
     listed: bool,
     page: Page,
     /// Idle at this time unless something comes.
-    pub(crate) idle: Instant,
+    idle: Instant,
+    /// The next request waits for the relay's pace.
+    ask_at: Option<Instant>,
 }
 
 impl List {
@@ -85,6 +87,11 @@ impl List {
     /// First and last second.
     pub(crate) const fn band(&self) -> (i64, i64) {
         (self.from, self.to)
+    }
+
+    /// When something is to be done unless something comes.
+    pub(crate) fn wake(&self) -> Instant {
+        self.ask_at.map_or(self.idle, |at| at.min(self.idle))
     }
 
     const fn is_one_second(&self) -> bool {
@@ -124,6 +131,7 @@ impl Session<'_> {
             listed: false,
             page: self.relay.history.new_page(),
             idle: self.list_idle(),
+            ask_at: None,
         });
         self.send_text(text).await
     }
@@ -208,9 +216,12 @@ impl Session<'_> {
         }
     }
 
-    /// Nothing has come for too long.
-    pub(crate) async fn list_idled(&mut self) -> Step {
+    /// It is time for the next request, or nothing has come for too long.
+    pub(crate) async fn tick_list(&mut self, now: Instant) -> Step {
         let Some(list) = &mut self.list else { return Ok(()) };
+        if list.ask_at.take_if(|at| now >= *at).is_some() {
+            return self.fetch_listed().await;
+        }
         if list.rounds == 0 {
             return self.neg_refused("no answer").await;
         }
@@ -273,6 +284,10 @@ impl Session<'_> {
                 }
                 // A relay that gives fewer than it was asked for gives the rest when it is asked again.
                 list.unknown = list.awaited.drain().collect();
+            }
+            if let Err(at) = self.relay.pace.take(Instant::now()) {
+                (list.ask_at, list.idle) = (Some(at), list.idle.max(at + self.relay.shared.settings.idle_timeout));
+                return Ok(());
             }
             let ids = list.unknown.split_off(list.unknown.len().saturating_sub(IDS_PER_REQUEST));
             list.idle = idle;

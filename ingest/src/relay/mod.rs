@@ -2,8 +2,8 @@
 //! connection is lost. Bytes go to the verifiers as they came; nothing is believed here.
 //!
 //! Read in this order: `url`, `connect`, `message` (frames), `session` (one connection) with its parts `live`, `stored`
-//! and `list`, `history` (what is not proven yet), `walk` (the pages, pure), `closed` (refusals, pure), `auth`, `backoff`
-//! (waiting, pure); `broadcast` is the other direction, events to relays.
+//! and `list`, `history` (what is not proven yet), `walk` (the pages, pure), `closed` (refusals, pure), `auth`, `pace`
+//! and `backoff` (waiting, pure); `broadcast` is the other direction, events to relays.
 
 mod auth;
 mod backoff;
@@ -14,6 +14,7 @@ mod history;
 mod list;
 mod live;
 mod message;
+mod pace;
 mod session;
 mod stored;
 mod url;
@@ -31,8 +32,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Components;
 use crate::coverage::{Ledger, Line};
+use crate::directory::Limitation;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{Counters, RelayCounters, add};
+use crate::nip11::{self, Asker};
 use crate::pipeline::{Intake, Pipeline};
 use crate::settings::NostrSettings;
 
@@ -41,6 +44,7 @@ pub use broadcast::{Answer, Broadcast, BroadcastSettings, RelayAnswers};
 pub(crate) use connect::tls;
 use history::{History, Wanted};
 use list::Compares;
+use pace::Pace;
 use session::{End, Session};
 use url::RelayUrl;
 
@@ -48,6 +52,14 @@ use url::RelayUrl;
 const HEALTHY: Duration = Duration::from_secs(60);
 /// Kinds that a filter names one by one; a wider choice is made here instead of at the relay.
 const FILTER_KINDS_MAX: usize = 2_000;
+/// What a relay says of itself holds for a day.
+const INFORMATION: Duration = Duration::from_secs(24 * 3_600);
+/// Subscriptions that a comparison of sets wants beside the live one: the list, and requests for what it names.
+const COMPARING_SUBS: u64 = 6;
+/// Bytes of a request beside its kinds, at most.
+const REQUEST_BYTES: u64 = 200;
+/// Bytes of a kind in a filter, at most.
+const KIND_BYTES: u64 = 6;
 
 /// What all relays' tasks share.
 #[derive(Debug)]
@@ -59,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) intake: Intake,
     pub(crate) counters: Arc<Counters>,
     tls: Arc<ClientConfig>,
+    /// Asks relays what they say of themselves, unless that is not wanted.
+    asker: Option<Asker>,
 }
 
 /// Lands the events of many relays: verified, each id once, refused input to the rejected topic.
@@ -80,6 +94,8 @@ pub async fn nostr(settings: NostrSettings, components: Components, shutdown: Ca
         intake: pipeline.intake(&components.counters),
         counters: Arc::clone(&components.counters),
         tls,
+        // The operator has named these relays, so they may be anywhere.
+        asker: if settings.nip11 { Some(Asker::new(&settings.user_agent, true)?) } else { None },
         settings,
     });
     let mut tasks = JoinSet::new();
@@ -135,6 +151,10 @@ pub(crate) struct Relay {
     pub(crate) without_kinds: bool,
     /// The relay refused `limit:0`: ask for one stored event.
     pub(crate) without_limit_0: bool,
+    /// How fast it is asked.
+    pub(crate) pace: Pace,
+    /// When it was last asked what it says of itself.
+    informed_at: Option<Instant>,
 }
 
 impl Relay {
@@ -152,6 +172,8 @@ impl Relay {
         Self {
             counters: shared.counters.relay(url.text()),
             history: History::new(ledger, line, wanted),
+            pace: Pace::new(settings.requests_per_sec_max, Instant::now()),
+            informed_at: None,
             due: settings.reconcile.iter().map(|look| Instant::now() + look.every).collect(),
             shared: Arc::clone(shared),
             url,
@@ -193,10 +215,14 @@ impl Relay {
     async fn session(&mut self, stop: &CancellationToken) -> (End, bool) {
         let NostrSettings { user_agent, connect_timeout, .. } = &self.shared.settings;
         let connecting = connect::connect(&self.url, &self.shared.tls, user_agent, *connect_timeout);
-        let socket = tokio::select! {
+        let (socket, information) = tokio::select! {
             () = stop.cancelled() => return (End::Stopped, false),
-            socket = connecting => socket,
+            both = async { tokio::join!(connecting, self.information()) } => both,
         };
+        if let Some(document) = information {
+            self.informed_at = Some(Instant::now());
+            self.keep_to(&nip11::read(&document).limits.unwrap_or_default());
+        }
         let socket = match socket {
             Ok(socket) => socket,
             Err(no) => return (End::Lost { why: no.why, wait: no.retry_after.unwrap_or_default() }, false),
@@ -208,6 +234,32 @@ impl Relay {
         let ended = Box::pin(Session::new(self, socket).run(stop)).await;
         counters.connected.store(false, Relaxed);
         ended
+    }
+
+    /// What the relay says of itself, where it is to be asked; nothing where it does not say.
+    async fn information(&self) -> Option<String> {
+        let known = self.informed_at.is_some_and(|at| at.elapsed() < INFORMATION);
+        let asker = self.shared.asker.as_ref().filter(|_| !known)?;
+        let asked = asker.ask(self.url.text()).await;
+        // Many relays say nothing, and what they allow is learned from their answers anyway.
+        asked
+            .inspect_err(|why| tracing::debug!(relay = %self.url, why, "the relay does not say what its limits are"))
+            .ok()
+    }
+
+    /// Limits that a relay names are kept to. What it really gives may be less still, which its answers show.
+    fn keep_to(&mut self, limits: &Limitation) {
+        tracing::debug!(relay = %self.url, ?limits, "limits that the relay names");
+        if let Some(events) = limits.max_limit {
+            self.history.limit_pages(usize::try_from(events).unwrap_or(usize::MAX));
+        }
+        if limits.max_subscriptions.is_some_and(|most| most < COMPARING_SUBS) {
+            self.compares = Compares::No;
+        }
+        let kinds = self.shared.kinds.as_ref().map_or(0, Vec::len) as u64;
+        if limits.max_message_length.is_some_and(|bytes| kinds * KIND_BYTES + REQUEST_BYTES > bytes) {
+            self.without_kinds = true;
+        }
     }
 
     /// The wait after so many failures in a row.

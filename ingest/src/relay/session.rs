@@ -17,6 +17,7 @@ use crate::metrics::add;
 use crate::parcel::{Arrival, Held, Phase, Source};
 use crate::relay::Relay;
 use crate::relay::auth::Auth;
+use crate::relay::closed;
 use crate::relay::connect::Socket;
 use crate::relay::list::List;
 use crate::relay::live::Live;
@@ -126,7 +127,7 @@ impl<'a> Session<'a> {
 
     fn wake(&self) -> Instant {
         let ping = self.pong_by.unwrap_or(self.next_ping);
-        let listing = self.list.as_ref().map(|list| list.idle);
+        let listing = self.list.as_ref().map(|list| list.wake());
         [self.live.wake(), self.stored.wake(), self.look_due(), listing].into_iter().flatten().fold(ping, Instant::min)
     }
 
@@ -178,6 +179,7 @@ impl<'a> Session<'a> {
             Ok(Message::Closed { sub, text }) => self.closed(&sub, &text).await,
             Ok(Message::Notice(text)) => {
                 tracing::debug!(relay = %self.relay.url, text = text.as_ref(), "notice");
+                self.mind_the_pace(&text);
                 self.notice_while_listing();
                 Ok(())
             }
@@ -240,7 +242,17 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// A relay that says that it is asked too much is asked less.
+    fn mind_the_pace(&mut self, text: &str) {
+        if closed::is_rate_limited(text) {
+            self.relay.pace.slow_down(Instant::now());
+            let a_second = self.relay.pace.rate();
+            tracing::info!(relay = %self.relay.url, text, a_second, "the relay is asked less often");
+        }
+    }
+
     async fn closed(&mut self, sub: &str, text: &str) -> Step {
+        self.mind_the_pace(text);
         if self.stored.is(sub) {
             return self.page_refused(text).await;
         }

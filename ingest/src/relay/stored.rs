@@ -98,7 +98,7 @@ impl Session<'_> {
         match &self.stored.page {
             Page::Waiting(at) if now >= *at => self.ask_page().await,
             Page::Asked(_, idle) if now >= *idle => self.page_idle().await,
-            Page::Listing if self.list.as_ref().is_some_and(|list| now >= list.idle) => self.list_idled().await,
+            Page::Listing if self.list.as_ref().is_some_and(|list| now >= list.wake()) => self.tick_list(now).await,
             Page::Through if self.look_due().is_some_and(|due| now >= due) => {
                 self.look_back(now);
                 self.ask_page().await
@@ -128,7 +128,12 @@ impl Session<'_> {
         (self.stored.looks_back, self.stored.missed) = (true, 0);
     }
 
+    /// Asks for what comes next, as soon as the relay's pace allows.
     pub(crate) async fn ask_page(&mut self) -> Step {
+        if let Err(at) = self.relay.pace.take(Instant::now()) {
+            self.stored.page = Page::Waiting(at);
+            return Ok(());
+        }
         if self.relay.compares == Compares::No {
             let now = self.now_secs();
             self.relay.history.walk_lists(now);

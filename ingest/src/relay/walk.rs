@@ -21,7 +21,7 @@ const PAGES_PER_SECOND_MAX: u32 = 1_000;
 /// Ids kept for one second; a relay that sends more of them in one page is not asked further.
 const EDGE_IDS_MAX: usize = 1 << 20;
 /// Smallest page worth asking for.
-const PAGE_EVENTS_MIN: usize = 10;
+pub(crate) const PAGE_EVENTS_MIN: usize = 10;
 
 /// What to do after a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

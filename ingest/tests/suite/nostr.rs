@@ -272,7 +272,7 @@ async fn live_events_follow_what_is_stored_over_lost_connections_and_shutdown_dr
     shutdown.cancel();
     let stopped = Instant::now();
     run.join_all().await.into_iter().for_each(|ended| ended.expect("shutdown is no error"));
-    assert!(stopped.elapsed() < Duration::from_secs(10));
+    assert!(stopped.elapsed() < Duration::from_secs(60));
     let snapshot = counters.snapshot();
     assert_balanced(&snapshot);
     assert!(snapshot.relays.iter().all(|relay| relay.connects == 5), "{snapshot:?}");
@@ -321,7 +321,7 @@ async fn a_live_subscription_that_a_relay_ends_is_opened_again() {
     let settings = NostrSettings { relays: vec![relay], ..quick() };
     let run = tokio::task::JoinSet::from_iter([ingest::nostr(settings, components, shutdown.clone())]);
     let begun = Instant::now();
-    while counters.snapshot().published < 2 && begun.elapsed() < Duration::from_secs(20) {
+    while counters.snapshot().published < 2 && begun.elapsed() < Duration::from_secs(60) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     shutdown.cancel();

@@ -10,6 +10,7 @@ mod connection;
 mod hostile;
 mod killed;
 mod lab;
+mod manners;
 mod negentropy;
 mod place;
 mod real;

@@ -12,8 +12,9 @@ use topic::{EmbeddedLog, Log, Record, TopicSpec};
 
 use super::{A, B, Said, of};
 use crate::Components;
-use crate::directory::nip11::{self, Asker};
 use crate::directory::{DirectoryCounters, DirectoryCounts, DirectorySettings, RelayDocument, documents, follow};
+use crate::nip11::{self, Asker};
+use crate::settings::USER_AGENT;
 
 #[test]
 fn real_documents_of_relays_are_read() {
@@ -57,7 +58,7 @@ async fn server(answer: Vec<u8>, tasks: &mut tokio::task::JoinSet<()>) -> String
 #[tokio::test]
 async fn only_a_short_json_object_without_detours_is_a_document() {
     let mut tasks = tokio::task::JoinSet::new();
-    let asker = Asker::new(true).expect("a client");
+    let asker = Asker::new(USER_AGENT, true).expect("a client");
     let http = |head: &str, body: &str| format!("HTTP/1.1 {head}\r\nconnection: close\r\n\r\n{body}").into_bytes();
     let good = server(http("200 OK", "{\"name\": \"x\"}\n"), &mut tasks).await;
     assert_eq!(asker.ask(&good).await, Ok("{\"name\": \"x\"}\n".to_owned()));
@@ -76,7 +77,7 @@ async fn only_a_short_json_object_without_detours_is_a_document() {
         assert!(said.contains(why), "{said}");
     }
     let named = good.replace("127.0.0.1", "localhost");
-    let said = Asker::new(false).expect("a client").ask(&named).await.expect_err("a local address");
+    let said = Asker::new(USER_AGENT, false).expect("a client").ask(&named).await.expect_err("a local address");
     assert!(said.contains("no address on the internet"), "{said}");
 }
 

@@ -13,8 +13,7 @@ use reqwest::{Client, redirect};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::directory::address::is_public;
-use crate::directory::document::Limitation;
+use crate::directory::{Limitation, is_public};
 use crate::error::{Error, ErrorKind, Result};
 use crate::relay::tls;
 
@@ -76,9 +75,11 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
+    /// `allow_local` also takes addresses that are not of the internet: for relays that the operator named.
+    ///
     /// # Errors
     /// `Internal` when there is no usable TLS.
-    pub(crate) fn new(allow_local: bool) -> Result<Self> {
+    pub(crate) fn new(user_agent: &str, allow_local: bool) -> Result<Self> {
         let tls = Arc::unwrap_or_clone(tls()?);
         let client = Client::builder()
             .use_preconfigured_tls(tls)
@@ -86,7 +87,7 @@ impl Asker {
             .no_proxy()
             .timeout(TIMEOUT)
             .pool_max_idle_per_host(0)
-            .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
+            .user_agent(user_agent)
             .dns_resolver(Arc::new(Resolver { allow_local }))
             .build();
         let failed = |source| Error::new(ErrorKind::Internal, "could not make an http client").with_source(source);
