@@ -23,7 +23,7 @@ use topic::Log;
 
 /// Breaches of one sort that are spelt out.
 const SHOWN: usize = 4;
-const TIMEOUT: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Events that are owed: by id, every form in which the event was served.
 pub type Owed = BTreeMap<String, BTreeSet<Vec<u8>>>;

@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::machine::{nostr_relay, relay_builder};
 
 /// By then a relay serves, and has answered.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 /// Events that wait for their OK at most.
 const UNANSWERED_MAX: usize = 100;
 

@@ -129,7 +129,7 @@ impl RelayProcess {
                 }
             }
         });
-        let url = receive.recv_timeout(Duration::from_secs(30)).expect("the relay says where it listens");
+        let url = receive.recv_timeout(Duration::from_secs(60)).expect("the relay says where it listens");
         Self { child, url }
     }
 }

@@ -52,7 +52,7 @@ async fn a_cluster_that_does_not_answer_is_unavailable() {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
     }
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -85,7 +85,7 @@ async fn a_transaction_with_a_record_that_was_refused_can_be_aborted() {
     let mut reader = log.reader(&topic, vec![(0, 0)]).await.expect("a reader");
     let mut read = Vec::new();
     let began = Instant::now();
-    while read.is_empty() && began.elapsed() < Duration::from_secs(20) {
+    while read.is_empty() && began.elapsed() < Duration::from_secs(60) {
         read.extend(reader.read(10, Duration::from_secs(1)).await.expect("a read"));
     }
     assert_eq!(read.len(), 1);

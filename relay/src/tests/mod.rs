@@ -25,7 +25,7 @@ use crate::{Server, Settings};
 /// Noon of some day; the mock clock stands here.
 const NOW_SECS: i64 = 1_780_000_000;
 /// Longer than anything that should happen takes.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 /// Long enough to see that nothing comes.
 const QUIET: Duration = Duration::from_millis(150);
 

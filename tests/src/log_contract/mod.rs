@@ -58,7 +58,7 @@ pub async fn run_all(log: &dyn Log) -> Vec<(&'static str, Duration)> {
 }
 
 /// How long what was committed may take to be seen: Kafka's markers follow the commit.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A name that no other run has used.
 fn fresh(what: &str) -> String {

@@ -14,7 +14,7 @@ use tests::{kafka, repository};
 
 use super::auditor::Found;
 
-const TIMEOUT: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn consumer(brokers: &str, group: &str, isolation: &str) -> BaseConsumer {
     ClientConfig::new()

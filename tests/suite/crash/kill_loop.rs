@@ -83,6 +83,11 @@ impl Rounds {
         }
     }
 
+    /// Whether the kills left time to work, and hit more than one phase; fewer rounds than CI has prove nothing of that.
+    fn tells_enough(&self, rounds: usize, in_ci: usize) -> bool {
+        self.commits > rounds as u64 / 4 && (rounds < in_ci || self.phases.len() >= 2)
+    }
+
     fn tell(&mut self, name: &str, rounds: usize, took: Duration) {
         say(&format!(
             "{name}: {rounds} kills in {:.0} s, {} commits; recovery {}; commit {}; kills hit {:?}",
@@ -115,16 +120,16 @@ pub(super) fn killed_again_and_again(name: &str, subject: Subject, in_ci: usize)
     let rounds = soak().unwrap_or(in_ci);
     let started = Instant::now();
     let mut seen = Rounds::default();
-    for _ in 0..rounds {
+    let mut done = 0;
+    // Where kills hit is chance, and depends on the machine: some more are tried before they count as hitting nothing.
+    while done < rounds || !seen.tells_enough(done, in_ci) && done < 3 * rounds {
         seen.round(&mut trial);
+        done += 1;
     }
-    seen.tell(name, rounds, started.elapsed());
-    let phases = seen.phases.len();
-    let commits = seen.commits;
+    seen.tell(name, done, started.elapsed());
+    let enough = seen.tells_enough(done, in_ci);
     trial.finish(None);
-    assert!(commits > rounds as u64 / 4, "{commits} commits in {rounds} rounds: the kills leave no time to work");
-    // Fewer rounds than CI has prove nothing about where they hit.
-    assert!(rounds < in_ci || phases >= 2, "the kills hit {phases} phases only: {:?}", seen.phases);
+    assert!(enough, "{} commits in {done} rounds, and kills hit {:?} only", seen.commits, seen.phases);
 }
 
 #[test]

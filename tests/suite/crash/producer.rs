@@ -3,7 +3,7 @@
 //! A stream parses what lies in the raw topic and does not verify it, so nothing here is signed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -24,25 +24,34 @@ const BURST: u64 = 5;
 const EVENTS_A_SECOND: u64 = 4;
 /// One event in so many is late.
 const LATE_ONE_IN: u64 = 25;
+/// Events from which on rows and late rows are enough to prove something: eight minutes of event time, 80 late events.
+const ENOUGH: u64 = 2_000;
 
 /// Writes until it is told to stop.
 #[derive(Debug)]
 pub(super) struct Writing {
     stop: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
     thread: Option<JoinHandle<u64>>,
 }
 
 impl Writing {
     /// Starts writing to a topic of [`PARTITIONS`] partitions.
     pub(super) fn start(brokers: &str, topic: &str, chance: Chance) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (brokers, topic, stopped) = (brokers.to_owned(), topic.to_owned(), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || write(&brokers, &topic, chance, &stopped));
-        Self { stop, thread: Some(thread) }
+        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
+        let (stopped, count) = (Arc::clone(&stop), Arc::clone(&written));
+        let thread = std::thread::spawn(move || write(&brokers, &topic, chance, &stopped, &count));
+        Self { stop, written, thread: Some(thread) }
     }
 
-    /// Stops; how many events there are, every one of them acknowledged.
+    /// Stops once there are enough; how many events there are, every one of them acknowledged.
     pub(super) fn finish(mut self) -> u64 {
+        // A trial on a fast machine may be over before much has happened.
+        while self.written.load(Ordering::Relaxed) < ENOUGH && self.thread.as_ref().is_some_and(|it| !it.is_finished())
+        {
+            std::thread::sleep(TICK);
+        }
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().expect("it is finished once");
         thread.join().expect("everything was written")
@@ -55,7 +64,7 @@ impl Drop for Writing {
     }
 }
 
-fn write(brokers: &str, topic: &str, mut chance: Chance, stop: &AtomicBool) -> u64 {
+fn write(brokers: &str, topic: &str, mut chance: Chance, stop: &AtomicBool, written: &AtomicU64) -> u64 {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("enable.idempotence", "true")
@@ -74,6 +83,7 @@ fn write(brokers: &str, topic: &str, mut chance: Chance, stop: &AtomicBool) -> u
             send(&producer, topic, partition, &event);
             number += 1;
         }
+        written.store(number, Ordering::Relaxed);
         producer.poll(TICK);
         std::thread::sleep(TICK);
     }

@@ -80,7 +80,10 @@ fn killed_again_and_again(name: &str, place: &Place, kills: usize) {
     first.kill();
     let kills = soak().unwrap_or(kills);
     let (mut held, mut grown) = ((0, 0), (0, 0));
-    for _ in 0..kills {
+    let (mut done, at_work) = (0, |grown: (usize, usize)| grown.0 > kills / 4 && grown.1 > 0);
+    // Where kills hit is chance, and depends on the machine: some more are tried before they count as hitting nothing.
+    while done < kills || !at_work(grown) && done < 3 * kills {
+        done += 1;
         let process = place.ingest(&town.urls(), &[]);
         // Half of the kills may hit anything, the start as well; half find it at work, however long its start takes.
         if chance.below(2) == 0 {
@@ -98,8 +101,8 @@ fn killed_again_and_again(name: &str, place: &Place, kills: usize) {
     place.ingest(&town.urls(), &["--once"]).ends_with(0, SOON);
     let owed = town.holds();
     place.audit(&owed);
-    assert!(grown.0 > kills / 4 && grown.1 > 0, "{grown:?} of {kills} kills found topic and lake at work");
-    say(&format!("{name}: {} events, each once; of {kills} kills {grown:?} found topic and lake grown", owed.len()));
+    assert!(at_work(grown), "{grown:?} of {done} kills found topic and lake at work");
+    say(&format!("{name}: {} events, each once; of {done} kills {grown:?} found topic and lake grown", owed.len()));
 }
 
 /// 33, 43.
@@ -119,7 +122,7 @@ fn asked_to_stop_ingest_lands_what_it_took() {
         process.must_hear("a connection", SOON, |heard| heard.said("connected"));
         std::thread::sleep(chance.between(Duration::ZERO, Duration::from_millis(400)));
         process.terminate();
-        process.ends_with(0, Duration::from_secs(10));
+        process.ends_with(0, SOON);
         let (topic, lake) = place.audit_unfinished(&town.holds());
         assert_eq!(topic, lake, "what is in the topic has landed");
     }

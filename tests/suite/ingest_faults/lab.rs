@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use topic::{EmbeddedLog, Log};
 
 /// By then whatever is expected has happened, on a busy machine too.
-pub(super) const SOON: Duration = Duration::from_secs(15);
+pub(super) const SOON: Duration = Duration::from_secs(60);
 const TOPIC: &str = "nostr-event";
 const REJECTED: &str = "nostr-event.rejected";
 
