@@ -11,7 +11,7 @@ mod kill_loop;
 mod outage;
 pub(crate) mod process;
 mod producer;
-mod proxy;
+pub(crate) mod proxy;
 mod takeover;
 mod trial;
 

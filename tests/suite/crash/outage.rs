@@ -79,7 +79,7 @@ pub(super) fn the_object_store_refuses() {
     let outage = Duration::from_secs(if soak().is_some() { 60 } else { 18 });
     let before = process.heard();
     let began = Instant::now();
-    trial.proxy.set_broken(true);
+    trial.proxy.refuse_with(Some(503));
     process.must_hear("word that it waits", SOON, |heard| heard.said(WAITING));
     let said_after = began.elapsed();
     std::thread::sleep(outage.saturating_sub(said_after));
@@ -88,7 +88,7 @@ pub(super) fn the_object_store_refuses() {
     assert!(during.commits() <= before.commits() + 1, "nothing can be committed without its state");
     let refused = trial.proxy.refused();
     assert!(refused > 0);
-    trial.proxy.set_broken(false);
+    trial.proxy.refuse_with(None);
     goes_on(&process, &during);
     say(&format!(
         "store refuses: {:.0} s, {refused} requests refused, said so after {:.1} s",

@@ -1,20 +1,19 @@
-//! A door before the object store: says when something is put, and answers late, or 503, while it is told to.
+//! A door before the object store: says when something is put, and answers late, or with an error, while it is told to.
 //!
 //! It passes bytes on as they are. It knows of HTTP only that a client's request begins with its method and that it
 //! waits for the answer before the next one, which is how our client behaves.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
-
-const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 #[derive(Debug, Default)]
 struct State {
     upstream: String,
-    broken: AtomicBool,
+    /// Status of the answer to every request; 0 where they are passed on.
+    status: AtomicU16,
     refused: AtomicU64,
     slow_ms: AtomicU64,
     puts: Mutex<u64>,
@@ -23,14 +22,14 @@ struct State {
 }
 
 #[derive(Debug)]
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     state: Arc<State>,
     address: String,
 }
 
 impl Proxy {
     /// Opens a door to `endpoint`, `http://host:port`.
-    pub(super) fn start(endpoint: &str) -> Self {
+    pub(crate) fn start(endpoint: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("it is bound").to_string();
         let upstream = endpoint.strip_prefix("http://").expect("the tests' store speaks plain HTTP").to_owned();
@@ -50,13 +49,13 @@ impl Proxy {
     }
 
     /// `http://host:port`.
-    pub(super) fn endpoint(&self) -> String {
+    pub(crate) fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// From now on every request is refused, or none is.
-    pub(super) fn set_broken(&self, broken: bool) {
-        self.state.broken.store(broken, Ordering::SeqCst);
+    /// From now on every request is refused with this HTTP status, or none is.
+    pub(crate) fn refuse_with(&self, status: Option<u16>) {
+        self.state.status.store(status.unwrap_or_default(), Ordering::SeqCst);
     }
 
     /// From now on whatever is fetched takes so much longer.
@@ -65,7 +64,7 @@ impl Proxy {
     }
 
     /// Requests that were refused so far.
-    pub(super) fn refused(&self) -> u64 {
+    pub(crate) fn refused(&self) -> u64 {
         self.state.refused.load(Ordering::SeqCst)
     }
 
@@ -102,9 +101,11 @@ fn serve(mut client: TcpStream, state: &State) -> std::io::Result<()> {
         if read == 0 {
             return upstream.shutdown(Shutdown::Both);
         }
-        if state.broken.load(Ordering::SeqCst) {
+        let status = state.status.load(Ordering::SeqCst);
+        if status != 0 {
             state.refused.fetch_add(1, Ordering::SeqCst);
-            client.write_all(REFUSAL)?;
+            let answer = format!("HTTP/1.1 {status} Refused\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            client.write_all(answer.as_bytes())?;
             upstream.shutdown(Shutdown::Both)?;
             return client.shutdown(Shutdown::Both);
         }

@@ -12,7 +12,7 @@ use tests::signed;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::place::{Place, SOON};
+use super::place::{Place, SOON, all_there};
 use crate::crash::chance::Chance;
 use crate::crash::process::Process;
 use crate::crash::{alone, say, soak};
@@ -155,13 +155,13 @@ mod kafka {
             let first = place.ingest(&urls, &[]);
             settle(&first);
             signal(&first, "STOP");
-            let second = place.ingest(&urls, &[]);
+            let mut second = place.ingest(&urls, &[]);
             settle(&second);
             let now = u64::try_from(Clock::system().now_ms() / 1_000).expect("after 1970");
             for number in 0..50 {
                 relay.publish(&signed::note(now, &format!("to both, {number}")));
             }
-            std::thread::sleep(Duration::from_secs(1));
+            all_there(place, &relay, &mut second);
             signal(&first, "CONT");
             std::thread::sleep(Duration::from_secs(2));
             // However the first ends, by itself or because it is asked to.

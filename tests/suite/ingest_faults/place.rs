@@ -3,13 +3,14 @@
 
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use event::Clock;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use tempfile::TempDir;
 use tests::audit::{Held, Owed, audit, audit_unfinished, read_kafka, read_lake, read_log};
+use tests::scripted_relay::ScriptedRelay;
 use tests::{S3Test, kafka, s3, tidegate, unique};
 use tokio::runtime::Runtime;
 use topic::EmbeddedLog;
@@ -59,16 +60,14 @@ impl Place {
         Some(Self { services: Some(services), ..Self::embedded() })
     }
 
-    /// `host:port` of the store.
-    pub(super) fn store_address(&self) -> String {
-        let services = self.services.as_ref().expect("a place with a store");
-        services.store.endpoint.strip_prefix("http://").expect("the tests' store speaks plain HTTP").to_owned()
+    /// Where the store is, `http://host:port`.
+    pub(super) fn store_endpoint(&self) -> &str {
+        &self.services.as_ref().expect("a place with a store").store.endpoint
     }
 
-    /// From now on processes find the store at this address.
-    pub(super) fn store_at(&mut self, address: impl ToString) {
-        let services = self.services.as_mut().expect("a place with a store");
-        services.endpoint = format!("http://{}", address.to_string());
+    /// From now on processes find the store at this endpoint.
+    pub(super) fn store_at(&mut self, endpoint: String) {
+        self.services.as_mut().expect("a place with a store").endpoint = endpoint;
     }
 
     /// Starts `tidegate ingest nostr`, with a lander that writes small objects.
@@ -141,5 +140,14 @@ impl Place {
             panic!("the audit found {}\n{}", breaches.len(), breaches.join("\n"));
         }
         (topic.len(), lake.len())
+    }
+}
+
+/// Waits until the topic holds everything that the relay does; of a place on Kafka, where it can be looked at meanwhile.
+pub(super) fn all_there(place: &Place, relay: &ScriptedRelay, process: &mut Process) {
+    let begun = Instant::now();
+    while place.topic_records().len() < relay.holds().len() {
+        assert!(process.alive() && begun.elapsed() < SOON, "{}", process.heard().lines.join("\n"));
+        std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -68,10 +68,11 @@ fn a_clock_that_jumps_never_leads_the_lake_back() {
 
 mod kafka {
     mod minio {
-        use super::super::super::place::{Place, SOON};
+        use super::super::super::place::{Place, SOON, all_there};
         use super::super::*;
         use crate::crash::broker::Broker;
         use crate::crash::process::Process;
+        use crate::crash::proxy::Proxy;
         use crate::crash::{alone, say, soak};
         use tests::wire::{Blow, Course, Wire};
 
@@ -79,11 +80,8 @@ mod kafka {
         fn following(place: &Place, seed: u64) -> (ScriptedRelay, Process) {
             let relay = place.runtime.block_on(ScriptedRelay::honest(&signed::events(seed, 300)));
             let mut process = place.ingest(&[relay.url()], &[]);
-            let begun = Instant::now();
-            while !process.heard().said("everything stored has been fetched") || place.topic_records().len() < 300 {
-                assert!(process.alive() && begun.elapsed() < SOON, "{}", process.heard().lines.join("\n"));
-                std::thread::sleep(Duration::from_millis(50));
-            }
+            process.must_hear("the past", SOON, |heard| heard.said("everything stored has been fetched"));
+            all_there(place, &relay, &mut process);
             (relay, process)
         }
 
@@ -94,9 +92,8 @@ mod kafka {
 
         /// The process is still the same and does what it has to.
         fn finish(place: &Place, relay: &ScriptedRelay, mut process: Process) {
-            assert!(process.alive(), "it has ended:\n{}", process.heard().lines.join("\n"));
             news(relay, "after it all", 20);
-            std::thread::sleep(Duration::from_secs(1));
+            all_there(place, relay, &mut process);
             process.terminate();
             process.ends_with(0, SOON);
             place.audit(&owed(relay.holds()));
@@ -128,8 +125,9 @@ mod kafka {
         #[test]
         fn ingest_outlives_its_store() {
             let Some(mut place) = Place::services() else { return };
-            let wire = place.runtime.block_on(Wire::to(place.store_address()));
-            place.store_at(wire.address());
+            let store = place.store_endpoint().strip_prefix("http://").expect("the tests' store speaks plain HTTP");
+            let wire = place.runtime.block_on(Wire::to(store));
+            place.store_at(format!("http://{}", wire.address()));
             let (relay, process) = following(&place, 112);
             for (sort, course) in [("stalled", Course::Stalled), ("answers lost", Course::AnswersLost)] {
                 wire.set(course);
@@ -146,12 +144,36 @@ mod kafka {
             finish(&place, &relay, process);
         }
 
+        /// 39, 42: a store that answers, and takes nothing: it is busy, broken, full.
+        #[test]
+        fn ingest_outlives_a_store_that_refuses() {
+            let Some(mut place) = Place::services() else { return };
+            let door = Proxy::start(place.store_endpoint());
+            place.store_at(door.endpoint());
+            let (relay, process) = following(&place, 114);
+            for status in [503, 500, 507, 429] {
+                let before = door.refused();
+                door.refuse_with(Some(status));
+                news(&relay, &format!("http status {status}"), 200);
+                let begun = Instant::now();
+                while door.refused() == before {
+                    assert!(begun.elapsed() < SOON, "nothing was put while the answer was {status}");
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                std::thread::sleep(Duration::from_secs(if soak().is_some() { 60 } else { 3 }));
+                let refused = door.refused() - before;
+                door.refuse_with(None);
+                say(&format!("ingest, store answers {status}: {refused} requests refused"));
+            }
+            finish(&place, &relay, process);
+        }
+
         /// 41: three landers of one topic, one of them asleep for a while.
         #[test]
         fn landers_that_share_a_topic_repeat_nothing() {
             let Some(place) = Place::services() else { return };
             let relay = place.runtime.block_on(ScriptedRelay::honest(&signed::events(113, 2_000)));
-            let source = place.ingest(&[relay.url()], &["--no-lake"]);
+            let mut source = place.ingest(&[relay.url()], &["--no-lake"]);
             source.must_hear("the past", SOON, |heard| heard.said("everything stored has been fetched"));
             let landers: Vec<Process> = (0..3).map(|_| place.land(&[])).collect();
             let signal = |name: &str| {
@@ -163,6 +185,7 @@ mod kafka {
                 news(&relay, &format!("round {round}"), 500);
                 std::thread::sleep(Duration::from_millis(1_300));
             }
+            all_there(&place, &relay, &mut source);
             source.terminate();
             source.ends_with(0, SOON);
             for lander in landers {

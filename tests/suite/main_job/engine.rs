@@ -1,7 +1,7 @@
 //! What a stream does beside counting: the lake first, unfinished windows, a changed file.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -9,6 +9,7 @@ use tests::finish;
 use tests::oracle::{Late, PlainEvent, Windows, answer};
 use tests::stage::Stage;
 
+use super::answers::stopped_after_a_commit;
 use super::input::development_set;
 
 const HOUR: Windows = Windows { size: 3_600, slide: 3_600 };
@@ -94,10 +95,7 @@ pub(super) fn a_checkpoint_of_another_query_is_refused_and_one_changed_above_is_
         command
     };
     text("kind >= 0", 1);
-    let mut child = run(&[]).stderr(Stdio::null()).spawn().expect("the stream starts");
-    std::thread::sleep(Duration::from_secs(4));
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs").success());
-    assert_eq!(child.wait().expect("the stream ends").code(), Some(0));
+    stopped_after_a_commit(run(&[]));
 
     text("kind >= 1", 1);
     let said = finish(&mut run(&["--until-latest"])).code(5).stderr();
