@@ -54,7 +54,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let AdminCommand::Init(args) = args.command;
     let log = args.log.open(&Clock::system()).await?;
     let before: Vec<String> = log.topics().await?.into_iter().map(|topic| topic.name).collect();
-    let intake = args.intake.settings();
+    let intake = args.intake.settings(&args.log);
     ::ingest::create_topics(log.as_ref(), &intake).await?;
     for name in &args.output_topics {
         for name in [name.clone(), late_topic(name)] {

@@ -19,6 +19,9 @@ use crate::lake::{LandArgs, Lander};
 use crate::place::LogArgs;
 use crate::progress::{Ticker, grouped, note};
 
+/// Known ids that are kept in memory beside the index of all: what relays send of an event comes within a short time.
+pub(crate) const DEDUP_IDS_MAX: usize = 1_000_000;
+
 /// Lands events in the raw topic and in the lake.
 ///
 /// Events are verified (id and signature), copies are dropped by id, refused input goes to <topic>.rejected with its
@@ -184,9 +187,11 @@ pub(crate) fn max_future(text: &str) -> Result<MaxFuture, String> {
 }
 
 impl IntakeArgs {
-    /// The same as settings.
-    pub(crate) fn settings(&self) -> IntakeSettings {
+    /// The same as settings; the index of known ids lies in the data directory, whatever the log.
+    pub(crate) fn settings(&self, log: &LogArgs) -> IntakeSettings {
         IntakeSettings {
+            ids_dir: Some(log.data_dir.join("ids")),
+            dedup_ids_max: DEDUP_IDS_MAX,
             topic: self.topic.clone(),
             partitions: self.partitions,
             kinds: self.kinds.clone().unwrap_or_default(),
@@ -200,7 +205,7 @@ impl IntakeArgs {
 pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     match args.source {
         Source::Nostr(args) => {
-            let intake = args.intake.settings();
+            let intake = args.intake.settings(&args.log);
             let now = Clock::system().now_ms();
             let back = args.lookback.and_then(|span| EventTime::from_micros(now * 1_000 - span.micros()));
             let since = args.since.or(back);
@@ -233,7 +238,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         }
         Source::File(args) => {
             let if_free = args.log.brokers().is_some() && !args.take_over;
-            let intake = IntakeSettings { if_free, ..args.intake.settings() };
+            let intake = IntakeSettings { if_free, ..args.intake.settings(&args.log) };
             let settings = FileSettings { path: args.path, intake: intake.clone(), ..FileSettings::default() };
             let components = components(&args.log).await?;
             let source = ::ingest::file(settings, components.clone(), shutdown.clone());

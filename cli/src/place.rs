@@ -25,7 +25,8 @@ pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
 /// Which log, and where.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct LogArgs {
-    /// Directory for all that is kept without a server: log, lake, checkpoints
+    /// Directory for all that is kept without a server: log, lake, checkpoints; and, whatever the log, for ingest's
+    /// index of known ids
     #[arg(
         long,
         value_name = "DIR",

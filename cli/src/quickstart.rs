@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ::ingest::lake::LanderSettings;
-use ::ingest::{CountersSnapshot, NostrSettings};
+use ::ingest::{CountersSnapshot, IntakeSettings, NostrSettings};
 use ::relay::{Generate, Server};
 use event::layout::NOSTR_EVENT_TOPIC;
 use event::{Clock, Span};
@@ -107,10 +107,11 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
             stop.cancel();
         });
     }
+    let intake = IntakeSettings { ids_dir: Some(args.data_dir.join("ids")), ..IntakeSettings::default() };
     let lake = Location::Local(args.data_dir.join("lake"));
     let service = Service {
         directory: None,
-        nostr: NostrSettings { relays, ..NostrSettings::default() },
+        nostr: NostrSettings { relays, intake, ..NostrSettings::default() },
         lander: Some((
             LanderSettings { topic: NOSTR_EVENT_TOPIC.to_owned(), age_max: ROTATE_AGE, ..LanderSettings::default() },
             lake.clone(),

@@ -131,7 +131,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     for job in jobs {
         stream_jobs.push(stream_job(&args, job, &checkpoints, &counts)?);
     }
-    let intake = args.intake.settings();
+    let intake = args.intake.settings(&args.log);
     let lander = args.land.location(&args.log)?.map(|location| (args.land.settings(&intake.topic), location));
     let nostr = NostrSettings { relays: args.relays, intake, ..NostrSettings::default() };
     let service = Service { components, nostr, lander, directory, jobs: stream_jobs };

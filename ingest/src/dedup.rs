@@ -3,26 +3,34 @@
 //!
 //! An id goes `unknown → in flight → known`: [`Dedup::claim`] when its event has been verified, [`Dedup::confirm`]
 //! when the log has acknowledged it, [`Dedup::release`] when the log has not. Nothing unverified enters, so a forged
-//! event cannot shadow the true one of that id. Memory only: the topic is the truth, this is derived from it.
+//! event cannot shadow the true one of that id. The topic is the truth, this is derived from it: the newest ids are in
+//! memory, and all of them on disk where a run has a place for an index ([`index`], [`restore`]).
 //!
 //! A copy of an event in flight leaves its share of the relay's answer ([`Page`]) with that event: what the answer
 //! proves must not be written before the event is.
 
+mod index;
+mod restore;
+
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use event::EventId;
 use topic::Log;
 
 use crate::coverage::Page;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::tail::Tail;
+
+use index::Index;
 
 /// Locks that do not wait for each other; many more than there are verifiers.
 const SHARDS: usize = 64;
 
-/// The first half of a SHA-256. Ids can be ground, so half of the bits is the least that is safe to compare by.
+/// The first half of a SHA-256. Ids can be ground, so half of the bits is the least that is safe to compare by: to
+/// shadow an event of somebody else takes 2^128 tries; two of one's own that shadow each other, 2^64, and hurt nobody.
 type Prefix = u128;
 
 pub(crate) fn prefix(hash: &[u8; 32]) -> Prefix {
@@ -71,13 +79,23 @@ struct Shard {
 #[derive(Debug)]
 pub(crate) struct Dedup {
     shards: Vec<Mutex<Shard>>,
+    /// Known ids that are held in memory for certain.
+    sure: usize,
+    index: OnceLock<Arc<Index>>,
+    /// Known ids that could not be added to the index.
+    not_indexed: AtomicUsize,
 }
 
 impl Dedup {
-    /// An index of at most `ids_max` known ids.
+    /// At most `ids_max` known ids, in memory.
     pub(crate) fn new(ids_max: usize) -> Self {
         let shard = || Shard { in_flight: HashMap::new(), known: Generations::new(ids_max.div_ceil(SHARDS)) };
-        Self { shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect() }
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(),
+            sure: ids_max / 4,
+            index: OnceLock::new(),
+            not_indexed: AtomicUsize::new(0),
+        }
     }
 
     /// Whether an event with this id has been verified before; while it is in flight it takes `page` along.
@@ -86,9 +104,22 @@ impl Dedup {
         if shard.known.contains(prefix) {
             return true;
         }
-        let Some(pages) = shard.in_flight.get_mut(&prefix) else { return false };
-        pages.extend(page.cloned());
-        true
+        if let Some(pages) = shard.in_flight.get_mut(&prefix) {
+            pages.extend(page.cloned());
+            return true;
+        }
+        drop(shard);
+        let indexed = self.is_indexed(prefix);
+        if indexed {
+            // Where one relay's copy comes from, others' are to follow.
+            self.shard(id).known.insert(prefix);
+        }
+        indexed
+    }
+
+    /// Ids are added to the index before they leave the ones in flight, so that none is ever in neither.
+    fn is_indexed(&self, prefix: Prefix) -> bool {
+        self.index.get().is_some_and(|index| index.contains(prefix))
     }
 
     /// Takes a verified event's id into flight; `false` when another was there first, and this one is a copy.
@@ -102,6 +133,8 @@ impl Dedup {
                 pages.get_mut().extend(page.cloned());
                 false
             }
+            // With the lock held: nobody else's copy can be settled and forgotten meanwhile.
+            Entry::Vacant(_) if self.is_indexed(prefix) => false,
             Entry::Vacant(place) => {
                 place.insert(Vec::new());
                 true
@@ -109,11 +142,47 @@ impl Dedup {
         }
     }
 
+    /// Fails once something was taken for new because it could not be looked up.
+    ///
+    /// # Errors
+    /// `Data`.
+    pub(crate) fn sound(&self) -> Result<()> {
+        self.index.get().map_or(Ok(()), |index| index.sound())
+    }
+
     /// The event has its place in a transaction: answers that it was a copy in need not wait for it any more.
     pub(crate) fn placed(&self, id: &EventId) {
         let pages = self.shard(id).in_flight.get_mut(&prefix(&id.0)).map(std::mem::take);
         // The last share enters the answer in the ledger, which has a lock of its own.
         drop(pages);
+    }
+
+    /// The log has acknowledged these events, and every record before `ends` is one of ours or was read back: they are
+    /// added to the index, if there is one, and are known.
+    ///
+    /// An index that cannot be written stays behind, and the next run reads on from there; until then memory knows.
+    ///
+    /// # Errors
+    /// `Unavailable` when memory would have to forget what the index does not hold.
+    pub(crate) async fn confirm_all(&self, ids: &[EventId], ends: &[(i32, i64)]) -> Result<()> {
+        let stuck = self.not_indexed.load(Ordering::Relaxed) > 0;
+        if let Some(index) = self.index.get().filter(|_| !stuck && !ids.is_empty()) {
+            let (index, prefixes, ends) = (Arc::clone(index), prefixes(ids), ends.to_vec());
+            let added = tokio::task::spawn_blocking(move || index.add(&prefixes, &ends)).await;
+            if let Err(error) = added.unwrap_or_else(|panic| Err(std::io::Error::other(panic).into())) {
+                self.not_indexed.fetch_add(ids.len(), Ordering::Relaxed);
+                tracing::warn!(%error, "the index of known ids cannot be written any more; the next run reads on from where it stays");
+            }
+        } else if stuck {
+            self.not_indexed.fetch_add(ids.len(), Ordering::Relaxed);
+        }
+        ids.iter().for_each(|id| self.confirm(id));
+        if self.not_indexed.load(Ordering::Relaxed) > self.sure {
+            let message = "the index of known ids could not be written, and memory cannot hold more ids; make room below \
+                           --data-dir and start again";
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        Ok(())
     }
 
     /// The log has acknowledged the event.
@@ -152,6 +221,10 @@ impl Dedup {
         // The last byte, which the prefix does not hold: grinding one does not help with the other.
         self.shards[usize::from(id.0[31]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn prefixes(ids: &[EventId]) -> Vec<Prefix> {
+    ids.iter().map(|id| prefix(&id.0)).collect()
 }
 
 #[cfg(test)]

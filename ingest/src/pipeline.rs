@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use event::EventId;
 use event::layout::{coverage_topic, gap_topic, rejected_topic};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use topic::TopicSpec;
 
@@ -65,9 +65,13 @@ impl Intake {
         Ok(true)
     }
 
-    /// Whether the event is here; `page` must not be proven before one that is on its way.
-    pub(crate) fn knows(&self, id: &EventId, page: &Page) -> bool {
-        self.dedup.is_copy(id, Some(page))
+    /// Those of `ids` whose events are not here; `page` must not be proven before one that is on its way.
+    pub(crate) async fn unknown(&self, ids: Vec<EventId>, page: Page) -> std::result::Result<Vec<EventId>, Ended> {
+        let dedup = Arc::clone(&self.dedup);
+        // A thousand look-ups at once, which may have to go to the disk.
+        let looked_up =
+            spawn_blocking(move || ids.into_iter().filter(|id| !dedup.is_copy(id, Some(&page))).collect()).await;
+        looked_up.map_err(|_| Ended)
     }
 
     /// Takes in bytes that are no event, with the reason.
@@ -122,8 +126,7 @@ impl Pipeline {
         };
         // First: what a process before us had open is ended, so that what the topic holds then is all there is.
         let publisher = Publisher::open(Arc::clone(&components.log), &settings.topic, desk, settings.if_free).await?;
-        let count = dedup.replay(log, &settings.topic, settings.dedup_replay_max).await?;
-        tracing::info!(topic = settings.topic, ids = count, "known ids read back");
+        dedup.restore(log, settings).await?;
         let refused = Arc::new(Refused::read_back(log, &rejected_topic(&settings.topic)).await?);
         let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
         let mut tasks = JoinSet::new();

@@ -36,8 +36,9 @@ const PARCEL_RECORDS_MAX: usize = 5_000;
 const LINGER: Duration = Duration::from_millis(50);
 /// Key, in the coverage topic, of the record that says who ingests.
 const OWNER_KEY: &str = "owner";
-/// How often the ends of the topics are noted, from which on a parcel in doubt is looked for.
-const NOTE_ENDS_EVERY: Duration = Duration::from_secs(60);
+/// How often the ends of the topics are noted, from which on a parcel in doubt is looked for, and up to which the index
+/// of known ids holds what the topic does.
+const NOTE_ENDS_EVERY: Duration = Duration::from_secs(10);
 /// How long a log that is away is waited for once we are told to end.
 const PATIENCE_AT_END: Duration = Duration::from_secs(30);
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(10) };
@@ -147,10 +148,11 @@ impl Publisher {
 
     /// Has the parcel committed, once.
     async fn deliver(&mut self, parcel: Parcel) -> Result<()> {
+        self.desk.dedup.sound()?;
         let mut parcels = vec![parcel];
         while let Some(mut parcel) = parcels.pop() {
             match self.commit(&parcel).await {
-                Ok(()) => self.settle(&parcel),
+                Ok(()) => self.settle(&parcel).await?,
                 // One of its records is one that the log never takes: it is found by halves.
                 Err(error) if error.kind() == ErrorKind::Data && !parcel.events.is_empty() => {
                     if parcel.events.len() == 1 {
@@ -172,10 +174,13 @@ impl Publisher {
         Ok(())
     }
 
-    fn settle(&self, parcel: &Parcel) {
-        parcel.ids.iter().for_each(|id| self.desk.dedup.confirm(id));
+    async fn settle(&mut self, parcel: &Parcel) -> Result<()> {
+        // Noted before this parcel was committed, and the writer was never fenced: nobody else's record lies before them.
+        let ends = self.ends.get(&self.topics.raw).map_or(&[][..], Vec::as_slice);
+        self.desk.dedup.confirm_all(&parcel.ids, ends).await?;
         add(&self.desk.counters.published, parcel.ids.len() as u64);
         parcel.reasons.iter().for_each(|reason| self.desk.counters.add_rejected(*reason));
+        Ok(())
     }
 
     /// Commits a parcel, waiting for a log that is away.

@@ -31,10 +31,13 @@ pub struct IntakeSettings {
     pub limits: Limits,
     /// Threads that verify; 0 means one for each processor. Default 0.
     pub verifiers: usize,
+    /// Where the index of known ids lies, in a directory called after the topic; no two processes share one. None keeps
+    /// ids in memory alone, so that an event is taken for new once it is forgotten. Default none.
+    pub ids_dir: Option<PathBuf>,
     /// Ids kept in memory to know copies by; at least half as many of the newest are always held. Default 10 million,
-    /// about 280 MB when full.
+    /// about 280 MB when full; with an index 1 million does.
     pub dedup_ids_max: usize,
-    /// Newest records of the raw topic whose ids are read back at start. Default 2 million.
+    /// Without an index: newest records of the raw topic whose ids are read back at start. Default 2 million.
     pub dedup_replay_max: u64,
 }
 
@@ -48,6 +51,7 @@ impl Default for IntakeSettings {
             max_future: Some(Span::from_secs(15 * 60)),
             limits: Limits::default(),
             verifiers: 0,
+            ids_dir: None,
             dedup_ids_max: 10_000_000,
             dedup_replay_max: 2_000_000,
         }

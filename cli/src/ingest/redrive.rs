@@ -13,6 +13,9 @@ use crate::lake::LandArgs;
 use crate::output::FormatArgs;
 use crate::place::LogArgs;
 
+/// Ids that a dry run keeps in memory.
+const DRY_RUN_IDS_MAX: usize = 10_000_000;
+
 /// Publishes what was refused and passes today's rules.
 ///
 /// Reads <topic>.rejected to its present end. What passes now goes to the raw topic
@@ -62,11 +65,12 @@ pub(crate) struct Args {
 
 /// Redrives, lands what was published, and prints the counts.
 pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
-    let intake = args.intake.settings();
+    let intake = args.intake.settings(&args.log);
     let intake = IntakeSettings {
         if_free: args.log.brokers().is_some() && !args.take_over,
-        // What was redriven long ago has to be known too: as many ids are read back as are held whatever comes.
-        dedup_replay_max: intake.dedup_ids_max as u64 / 2,
+        // A dry run leaves the index to whoever ingests: as many ids are read back as are held whatever comes.
+        dedup_ids_max: DRY_RUN_IDS_MAX,
+        dedup_replay_max: DRY_RUN_IDS_MAX as u64 / 2,
         ..intake
     };
     let millis = |time: EventTime| time.micros().div_euclid(1_000);

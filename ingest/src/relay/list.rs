@@ -162,14 +162,11 @@ impl Session<'_> {
             Err(error) => Err(error.to_string()),
         };
         self.relay.compares = Compares::Yes;
-        let intake = &self.relay.shared.intake;
         list.barren += u32::from(need.is_empty());
-        for id in need.into_iter().map(|id: Id| EventId(id.to_bytes())) {
-            list.sample.remove(&id);
-            if !intake.knows(&id, &list.page) {
-                list.unknown.push(id);
-            }
-        }
+        let named: Vec<EventId> = need.into_iter().map(|id: Id| EventId(id.to_bytes())).collect();
+        list.sample.retain(|id| !named.contains(id));
+        let unknown = self.relay.shared.intake.unknown(named, list.page.clone()).await;
+        list.unknown.extend(unknown.map_err(|_| End::Stopped)?);
         if list.barren > BARREN_ROUNDS_MAX || list.unknown.len() > UNKNOWN_MAX {
             return self.list_failed("it is too long").await;
         }

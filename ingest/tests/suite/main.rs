@@ -6,6 +6,7 @@ mod auth;
 mod coverage;
 mod file;
 mod harness;
+mod known;
 mod lake;
 #[path = "../../../tests/src/lake_contract.rs"]
 mod lake_contract;
