@@ -22,7 +22,7 @@ use crate::sql::warn_of_unreadable;
 
 /// Runs a job over the lake, once, and prints its windows or writes them to a topic.
 ///
-/// The range is [start, end) of event time, which is created_at. Nothing is late in a batch: every row counts in every
+/// The range is [start, end) of event time: created_at of events, received_at of sightings. Nothing is late in a batch: every row counts in every
 /// window it belongs to.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -77,7 +77,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     }
     let started = Instant::now();
     let job = args.job.plan().await?;
-    let lake = args.raw.table(&args.log)?;
+    let lake = args.raw.table(job.table(), &args.log)?;
     let mut target = Target::open(&args, &job).await?;
     let settings =
         BatchSettings { from: args.timestamp_start, until: args.timestamp_end, threads: threads(args.threads) };
@@ -92,7 +92,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let summary = outcome?;
     target.finish().await?;
     if summary.objects + summary.skipped == 0 {
-        note(&format!("there is no object in {}", args.raw.location(&args.log)?));
+        note(&format!("there is no object in {}", args.raw.location(job.table(), &args.log)?));
     }
     warn_of_unreadable(&lake);
     note(&done(&summary, started.elapsed()));

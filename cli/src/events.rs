@@ -11,11 +11,11 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringAr
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use clap::ValueEnum;
-use event::Clock;
 use event::schema::{CONTENT, CREATED_AT, ID, KIND, PUBKEY, RAW};
+use event::{Clock, Table};
 use futures::StreamExt;
 use processor::lake::LakeTable;
-use processor::sql::{Events, sql_over};
+use processor::sql::{Source, sql_over};
 use processor::tail::TopicTail;
 use processor::top::{Order, Top};
 use tokio_util::sync::CancellationToken;
@@ -98,7 +98,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let query = format!("SELECT {columns} FROM events{}", args.filter.condition()?);
     let events = places(&args).await?;
     // Whoever wants only what is new does not wait for what is stored.
-    let stored = if args.amount == 0 { Events::default() } else { events.clone() };
+    let stored = if args.amount == 0 { Source::default() } else { events.clone() };
     let top = tokio::select! {
         top = first(&args, stored, &query) => top?,
         () = shutdown.cancelled() => return Err(Failure::interrupted()),
@@ -118,12 +118,12 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
 }
 
 /// The wanted end of all that is stored.
-async fn first(args: &Args, events: Events, query: &str) -> Result<RecordBatch, Failure> {
+async fn first(args: &Args, events: Source, query: &str) -> Result<RecordBatch, Failure> {
     let order = match args.order_by {
         OrderBy::Asc => Order::Ascending,
         OrderBy::Desc => Order::Descending,
     };
-    let mut answer = sql_over(events, query).await?;
+    let mut answer = sql_over(vec![events], query).await?;
     let mut top = Top::new(order, usize::try_from(args.amount).unwrap_or(usize::MAX), answer.schema);
     while let Some(batch) = answer.rows.next().await {
         top.offer(&batch?)?;
@@ -139,7 +139,7 @@ async fn follow(mut tail: TopicTail, query: &str, printer: &mut Printer, mut see
         if tail.is_empty() {
             continue;
         }
-        let mut answer = sql_over(Events { lake: None, tail: Some(tail.clone()) }, query).await?;
+        let mut answer = sql_over(vec![Source { tail: Some(tail.clone()), ..Source::default() }], query).await?;
         while let Some(batch) = answer.rows.next().await {
             printer.print(&seen.new_of(&batch?)?)?;
         }
@@ -147,13 +147,13 @@ async fn follow(mut tail: TopicTail, query: &str, printer: &mut Printer, mut see
 }
 
 /// The lake and the stretch of the topic beyond it, as far as they are there; one of them has to be.
-async fn places(args: &Args) -> Result<Events, Failure> {
-    let lake = args.places.table(&args.log);
+async fn places(args: &Args) -> Result<Source, Failure> {
+    let lake = args.places.table(Table::Events, &args.log);
     let tail = tail(args, lake.as_ref().ok()).await?;
     match (lake, tail) {
         (Err(failure), None) => Err(failure),
         (Err(failure), Some(_)) if args.places.named() => Err(failure),
-        (lake, tail) => Ok(Events { lake: lake.ok(), tail }),
+        (lake, tail) => Ok(Source { table: Table::Events, lake: lake.ok(), tail }),
     }
 }
 
@@ -177,7 +177,7 @@ async fn tail(args: &Args, lake: Option<&LakeTable>) -> Result<Option<TopicTail>
         }
         Err(failure) => return Err(failure),
     };
-    match TopicTail::beyond(lake, log, &args.places.raw_events_kafka_topic).await {
+    match TopicTail::beyond(lake, log, &args.places.topic(Table::Events)?).await {
         Ok(tail) => Ok(Some(tail)),
         Err(error) if lake_will_do && error.kind() == processor::ErrorKind::Config => Ok(None),
         Err(error) => Err(error.into()),

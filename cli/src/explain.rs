@@ -53,7 +53,7 @@ pub(crate) async fn explain(args: ExplainArgs) -> Result<(), Failure> {
     let job = args.job.plan().await?;
     let text = match args.json_schema {
         true => format!("{:#}", job.json_schema()),
-        false => job.explain(NOSTR_EVENT_TOPIC, args.kafka_topic.as_deref()),
+        false => job.explain(&job.table().topic(NOSTR_EVENT_TOPIC), args.kafka_topic.as_deref()),
     };
     writeln!(io::stdout().lock(), "{}", text.trim_end())?;
     Ok(())
@@ -63,12 +63,12 @@ pub(crate) async fn explain(args: ExplainArgs) -> Result<(), Failure> {
 pub(crate) async fn check(args: CheckArgs) -> Result<(), Failure> {
     let job = args.job.plan().await?;
     if args.log.brokers().is_some() {
-        let log = args.log.open(&Clock::system()).await?;
-        let partitions = counted(log.ranges(&args.raw.raw_events_kafka_topic).await?.len() as u64, "partition");
-        note(&format!("topic `{}` has {partitions}", args.raw.raw_events_kafka_topic));
+        let (log, topic) = (args.log.open(&Clock::system()).await?, args.raw.topic(job.table())?);
+        let partitions = counted(log.ranges(&topic).await?.len() as u64, "partition");
+        note(&format!("topic `{topic}` has {partitions}"));
     }
     if args.raw.named() {
-        let location = args.raw.location(&args.log)?;
+        let location = args.raw.location(job.table(), &args.log)?;
         let store = location.open()?;
         store.objects.list_with_delimiter(Some(&store.prefix)).await?;
         note(&format!("lake {location} answers"));

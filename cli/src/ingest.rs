@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::Failure;
 use crate::job::time;
 use crate::keys;
-use crate::lake::{LandArgs, Lander};
+use crate::lake::{LandArgs, Landers};
 use crate::place::LogArgs;
 use crate::progress::{Ticker, grouped, note};
 
@@ -65,6 +65,7 @@ Examples:
   tidegate ingest nostr --relay wss://nos.lol,wss://relay.damus.io
   tidegate ingest nostr --relay ws://127.0.0.1:7777 --once --max-future off
   tidegate ingest nostr --relay wss://nos.lol --once --lookback '7 days'
+  tidegate ingest nostr --relay wss://nos.lol,wss://relay.damus.io --sightings
   tidegate ingest nostr --relay wss://nos.lol --kinds 1,7,5000-6999 \\
     --kafka-brokers localhost:9092 --lake s3://raw-data")]
 struct NostrArgs {
@@ -116,6 +117,11 @@ struct NostrArgs {
     /// Fetch again what the coverage ledger proves to be there
     #[arg(long)]
     refetch: bool,
+
+    /// Keep a record of every delivery of an event by a relay, copies too, in the topic nostr-sighting (or
+    /// <topic>.sightings) and in the lake
+    #[arg(long)]
+    sightings: bool,
 
     #[command(flatten)]
     intake: IntakeArgs,
@@ -205,7 +211,7 @@ impl IntakeArgs {
 pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     match args.source {
         Source::Nostr(args) => {
-            let intake = args.intake.settings(&args.log);
+            let intake = IntakeSettings { sightings: args.sightings, ..args.intake.settings(&args.log) };
             let now = Clock::system().now_ms();
             let back = args.lookback.and_then(|span| EventTime::from_micros(now * 1_000 - span.micros()));
             let since = args.since.or(back);
@@ -269,7 +275,7 @@ pub(crate) async fn land_behind(
     ::ingest::create_topics(components.log.as_ref(), intake).await?;
     let counters = Arc::clone(&components.counters);
     let lander = match land.location(log)? {
-        Some(location) => Some(Lander::start(land.settings(&intake.topic), components, &location, shutdown)?),
+        Some(location) => Some(Landers::start(land.settings(intake), &components, &location, shutdown)?),
         None => None,
     };
     let ticker = Ticker::start({
@@ -294,6 +300,9 @@ pub(crate) fn totals(counters: &CountersSnapshot) -> String {
         format!("copies {}", grouped(counters.copies)),
         format!("published {}", grouped(counters.published)),
     ];
+    if counters.sightings > 0 {
+        parts.push(format!("sightings {}", grouped(counters.sightings)));
+    }
     if counters.filtered > 0 {
         parts.push(format!("filtered {}", grouped(counters.filtered)));
     }

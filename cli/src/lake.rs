@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::ingest::Components;
 use ::ingest::lake::{Catalog, LanderSettings, land};
+use ::ingest::{Components, IntakeSettings};
 use event::layout::{LakeFormat, NOSTR_EVENT_TOPIC};
-use event::{Clock, EventTime, Span};
+use event::{Clock, EventTime, Span, Table};
 use processor::lake::LakeTable;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -115,7 +115,7 @@ fn grace(text: &str) -> Result<Span, String> {
     if span.duration() < Duration::from_secs(3_600) { Err("use at least 1h".to_owned()) } else { Ok(span) }
 }
 
-/// Writes a raw topic to the lake, following it until told to stop.
+/// Writes a raw topic, or one of sightings, to the lake, following it until told to stop.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -177,9 +177,11 @@ impl LandArgs {
         if self.no_lake { Ok(None) } else { self.lake.location(log).map(Some) }
     }
 
-    /// Settings for a lander of `topic`.
-    pub(crate) fn settings(&self, topic: &str) -> LanderSettings {
-        self.rotate.settings(topic)
+    /// Settings for a lander of each topic that an intake fills and the lake keeps.
+    pub(crate) fn settings(&self, intake: &IntakeSettings) -> Vec<LanderSettings> {
+        let wanted = |table: &Table| *table != Table::Sightings || intake.sightings;
+        let topics = Table::ALL.into_iter().filter(wanted).map(|table| table.topic(&intake.topic));
+        topics.map(|topic| self.rotate.settings(&topic)).collect()
     }
 }
 
@@ -226,43 +228,50 @@ fn bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(unit).filter(|bytes| *bytes > 0).ok_or_else(|| "it must be more than zero".to_owned())
 }
 
-/// A lander at work beside a source.
-pub(crate) struct Lander {
+/// Landers at work beside a source, one a topic.
+pub(crate) struct Landers {
     tasks: JoinSet<::ingest::Result<()>>,
     drain: CancellationToken,
 }
 
-impl Lander {
-    /// Starts it. Should it fail, it cancels `stop`: a source must not run on without its lake.
+impl Landers {
+    /// Starts them. Should one fail, it cancels `stop`: a source must not run on without its lake. The first one counts
+    /// what it lands among the source's figures.
     pub(crate) fn start(
-        settings: LanderSettings,
-        components: Components,
+        settings: Vec<LanderSettings>,
+        components: &Components,
         location: &Location,
         stop: CancellationToken,
     ) -> Result<Self, Failure> {
         let store = location.create()?;
         let drain = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn({
-            let drain = drain.clone();
-            async move {
+        for (number, settings) in settings.into_iter().enumerate() {
+            let mut components = components.clone();
+            if number > 0 {
+                components.counters = Arc::default();
+            }
+            let (store, drain, stop) = (store.clone(), drain.clone(), stop.clone());
+            tasks.spawn(async move {
                 let landed = land(settings, components, store.objects, store.prefix, drain).await;
                 if landed.is_err() {
                     stop.cancel();
                 }
                 landed
-            }
-        });
+            });
+        }
         Ok(Self { tasks, drain })
     }
 
-    /// Lands what is in the topic now, then ends.
+    /// Lands what is in the topics now, then ends.
     pub(crate) async fn drain(mut self) -> Result<(), Failure> {
         self.drain.cancel();
-        match self.tasks.join_next().await {
-            Some(Ok(landed)) => Ok(landed?),
-            _ => Err(Failure::new(Code::Failed, "the lander panicked")),
+        let mut outcome = Ok(());
+        while let Some(ended) = self.tasks.join_next().await {
+            let landed = ended.map_err(|_| Failure::new(Code::Failed, "a lander panicked"));
+            outcome = outcome.and(landed.and_then(|landed| landed.map_err(Failure::from)));
         }
+        outcome
     }
 }
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use event::Clock;
 use event::layout::{LakeKey, NOSTR_EVENT_TOPIC};
+use event::{Clock, Table};
 use processor::lake::LakeTable;
 
 use crate::error::{Code, Failure};
@@ -108,19 +108,19 @@ impl LakeArgs {
     }
 }
 
-/// Where a job or a query finds the raw events.
+/// Where a job or a query finds the raw events, or what is kept beside them.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct RawArgs {
     #[command(flatten)]
     pub(crate) lake: LakeArgs,
 
-    /// The raw topic's folder in the lake, as s3a://raw-data/topics/nostr-event [default: topics/<topic> in the lake]
+    /// The folder of the topic that is read, as s3a://raw-data/topics/nostr-event [default: topics/<topic> in the lake]
     #[arg(long, value_name = "URI")]
     pub(crate) raw_events_s3_uri: Option<String>,
 
-    /// Raw topic
+    /// Raw topic; sightings are read from the topic beside it, nostr-sighting or <topic>.sightings
     #[arg(long, value_name = "TOPIC", default_value = NOSTR_EVENT_TOPIC)]
-    pub(crate) raw_events_kafka_topic: String,
+    raw_events_kafka_topic: String,
 }
 
 impl RawArgs {
@@ -129,21 +129,38 @@ impl RawArgs {
         self.raw_events_s3_uri.is_some() || self.lake.lake.is_some()
     }
 
-    /// The folder of the raw topic, as it was named or as it follows from the lake.
-    pub(crate) fn location(&self, log: &LogArgs) -> Result<Location, Failure> {
-        match &self.raw_events_s3_uri {
-            Some(uri) => Location::parse(uri),
-            None => Ok(self.lake.location(log)?.below(&LakeKey::topic_prefix(&self.raw_events_kafka_topic))),
+    /// The topic that holds `table`.
+    pub(crate) fn topic(&self, table: Table) -> Result<String, Failure> {
+        let topic = table.topic(&self.raw_events_kafka_topic);
+        match Table::of_topic(&topic) {
+            held if held == table => Ok(topic),
+            held => Err(Failure::usage(format!("topic `{topic}` holds {}, not {}", held.name(), table.name()))
+                .hint("--raw-events-kafka-topic names the raw topic; what is kept beside it is found by its name")),
         }
     }
 
-    /// The table of raw events.
-    pub(crate) fn table(&self, log: &LogArgs) -> Result<LakeTable, Failure> {
-        let location = self.location(log)?;
+    /// The folder of the topic that holds `table`, as it was named or as it follows from the lake.
+    pub(crate) fn location(&self, table: Table, log: &LogArgs) -> Result<Location, Failure> {
+        match &self.raw_events_s3_uri {
+            Some(uri) => Location::parse(uri),
+            None => Ok(self.lake.location(log)?.below(&LakeKey::topic_prefix(&self.topic(table)?))),
+        }
+    }
+
+    /// What the lake holds of `table`.
+    pub(crate) fn table(&self, table: Table, log: &LogArgs) -> Result<LakeTable, Failure> {
+        let location = self.location(table, log)?;
         match location.split() {
             _ if matches!(&location, Location::Local(dir) if !dir.is_dir()) => {
-                Err(Failure::usage(format!("there is no directory `{location}`"))
-                    .hint("`tidegate ingest` and `tidegate up` fill a lake; --data-dir or --lake says where it lies"))
+                let failure = Failure::usage(format!("there is no directory `{location}`"));
+                Err(failure.hint(match table {
+                    Table::Events => {
+                        "`tidegate ingest` and `tidegate up` fill a lake; --data-dir or --lake says where it lies"
+                    }
+                    Table::Sightings => {
+                        "`tidegate ingest nostr --sightings` fills it, as `tidegate up --sightings` does"
+                    }
+                }))
             }
             Some((parent, topic)) => {
                 // A lake's compacted files lie beside `topics`, so the store has to begin above it.
@@ -153,7 +170,7 @@ impl RawArgs {
                 };
                 let store = root.open()?;
                 let folder = above.into_iter().chain([topic]).fold(store.prefix, |path, part| path.join(part));
-                Ok(LakeTable::at(store.objects, folder))
+                Ok(LakeTable::at(store.objects, folder).holding(table))
             }
             None => Err(Failure::usage(format!("`{location}` is not the folder of a topic"))
                 .hint("name it as s3a://bucket/topics/nostr-event, or the lake above it with --lake")),

@@ -8,8 +8,7 @@ use std::time::Duration;
 use ::ingest::lake::LanderSettings;
 use ::ingest::{CountersSnapshot, IntakeSettings, NostrSettings};
 use ::relay::{Generate, Server};
-use event::layout::NOSTR_EVENT_TOPIC;
-use event::{Clock, Span};
+use event::{Clock, Span, Table};
 use processor::run::{Start, StreamSettings};
 use processor::{Job, JobOptions};
 use tokio::task::JoinSet;
@@ -86,6 +85,14 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let options =
         JobOptions { window: Some(args.window), delay: Some(args.watermark_duration), ..JobOptions::default() };
     let job = plan(&args.job, &options).await?;
+    if job.table() != Table::Events {
+        return Err(Failure::usage(format!(
+            "job `{}` reads {}, which quickstart does not keep",
+            job.name(),
+            job.table().name()
+        ))
+        .hint("`tidegate up --sightings` runs such a job"));
+    }
     let log = LogArgs::embedded(args.data_dir.clone());
     let components = components(&log).await?;
     let stop = shutdown.child_token();
@@ -112,10 +119,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let service = Service {
         directory: None,
         nostr: NostrSettings { relays, intake, ..NostrSettings::default() },
-        lander: Some((
-            LanderSettings { topic: NOSTR_EVENT_TOPIC.to_owned(), age_max: ROTATE_AGE, ..LanderSettings::default() },
-            lake.clone(),
-        )),
+        lander: Some((vec![LanderSettings { age_max: ROTATE_AGE, ..LanderSettings::default() }], lake.clone())),
         jobs: vec![stream_job(&args, job, &counts)?],
         components,
     };

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Code, Failure};
-use crate::lake::Lander;
+use crate::lake::Landers;
 use crate::relays::Directory;
 use crate::store::Location;
 use crate::stream::Console;
@@ -25,8 +25,8 @@ pub(crate) struct Service {
     pub(crate) components: Components,
     /// Which relays, and what is believed.
     pub(crate) nostr: NostrSettings,
-    /// The lander, unless the lake is not wanted.
-    pub(crate) lander: Option<(LanderSettings, Location)>,
+    /// The landers, unless the lake is not wanted.
+    pub(crate) lander: Option<(Vec<LanderSettings>, Location)>,
     /// Documents of relays, if they are wanted.
     pub(crate) directory: Option<Directory>,
     /// Stream jobs, each with its own name.
@@ -46,9 +46,7 @@ impl Service {
         let (stop, jobs_stop) = (shutdown.child_token(), CancellationToken::new());
         ::ingest::create_topics(self.components.log.as_ref(), &self.nostr.intake).await?;
         let lander = match self.lander {
-            Some((settings, location)) => {
-                Some(Lander::start(settings, self.components.clone(), &location, stop.clone())?)
-            }
+            Some((settings, location)) => Some(Landers::start(settings, &self.components, &location, stop.clone())?),
             None => None,
         };
         let mut jobs = JoinSet::new();

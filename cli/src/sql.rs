@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use event::Table;
 use futures::StreamExt;
 use processor::lake::LakeTable;
-use processor::sql::sql;
+use processor::sql::{Source, sql_over};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Failure;
@@ -12,7 +13,7 @@ use crate::output::FormatArgs;
 use crate::place::{LogArgs, RawArgs};
 use crate::progress::{counted, note};
 
-/// Runs SQL over the lake. The table is `events`; the dialect is DataFusion's.
+/// Runs SQL over the lake. The tables are `events` and, where they were kept, `sightings`; the dialect is DataFusion's.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -43,8 +44,9 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         (None, Some(path)) => read(path)?,
         (None, None) => return Err(Failure::usage("there is no query")),
     };
-    let lake = args.raw.table(&args.log)?;
-    let mut answer = sql(lake.clone(), &query).await?;
+    let sources = sources(&args, &query)?;
+    let lakes: Vec<LakeTable> = sources.iter().filter_map(|source| source.lake.clone()).collect();
+    let mut answer = sql_over(sources, &query).await?;
     let mut rows = args.format.printer(answer.schema)?;
     loop {
         let batch = tokio::select! {
@@ -57,15 +59,35 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         }
     }
     rows.finish()?;
-    warn_of_unreadable(&lake);
+    lakes.iter().for_each(warn_of_unreadable);
     Ok(())
 }
 
-/// Lines of JSON objects in the lake that hold no event were left out; that must not go unsaid.
+/// The tables that there are. A folder that was named holds one, as its name says.
+fn sources(args: &Args, query: &str) -> Result<Vec<Source>, Failure> {
+    let query = query.to_lowercase();
+    let named = args.raw.raw_events_s3_uri.as_deref().map(|uri| uri.trim_end_matches('/').rsplit('/').next());
+    let named = named.map(|folder| Table::of_topic(folder.unwrap_or_default()));
+    let mut sources = Vec::new();
+    for table in Table::ALL.into_iter().filter(|table| named.is_none_or(|named| named == *table)) {
+        match args.raw.table(table, &args.log) {
+            Ok(lake) => sources.push(Source { table, lake: Some(lake), tail: None }),
+            // A table that is not there is no matter for who does not ask it.
+            Err(failure) if query.contains(table.name()) => return Err(failure),
+            Err(_) => {}
+        }
+    }
+    Ok(sources)
+}
+
+/// Lines of JSON objects in the lake that are no row of their table were left out; that must not go unsaid.
 pub(crate) fn warn_of_unreadable(lake: &LakeTable) {
     match lake.unreadable() {
         0 => {}
-        lines => note(&format!("{} of the lake held no event and were left out", counted(lines, "line"))),
+        lines => {
+            let (lines, table) = (counted(lines, "line"), lake.table().name());
+            note(&format!("{lines} of the lake held no row of `{table}` and were left out"));
+        }
     }
 }
 

@@ -170,7 +170,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
             Some((store.objects, store.prefix))
         }
     };
-    let lake = if args.start == Start::Lake { Some(args.raw.table(&args.log)?) } else { None };
+    let lake = if args.start == Start::Lake { Some(args.raw.table(job.table(), &args.log)?) } else { None };
     let mut rows = Vec::new();
     for output in job.outputs() {
         let to_topic = !args.debug && (output.name.is_some() || args.kafka_topic.is_some());
@@ -178,7 +178,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         rows.push(if to_topic { None } else { Some(args.format.printer(schema)?) });
     }
     let settings = StreamSettings {
-        raw_topic: args.raw.raw_events_kafka_topic,
+        raw_topic: args.raw.topic(job.table())?,
         start: args.start,
         lake,
         from: args.timestamp_start,

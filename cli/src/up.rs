@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use ::ingest::NostrSettings;
-use event::Span;
+use ::ingest::{IntakeSettings, NostrSettings};
+use event::{Span, Table};
 use processor::run::{Start, StreamSettings};
 use processor::{Job, JobOptions};
 use tokio_util::sync::CancellationToken;
@@ -52,6 +52,10 @@ pub(crate) struct Args {
     /// A job, with its window if wanted: kinds, kinds='1 hour', kinds='1 hour/10 minutes', my.sql='1 minute'; repeatable
     #[arg(long = "job", value_name = "JOB[=WINDOW[/SLIDE]]", value_parser = job_window)]
     jobs: Vec<JobWindow>,
+
+    /// Keep a record of every delivery of an event by a relay, copies too, in the topic nostr-sighting and in the lake
+    #[arg(long)]
+    sightings: bool,
 
     /// How far the watermark trails the newest event [default: 10 minutes]
     #[arg(long, value_name = "DURATION", value_parser = Span::parse)]
@@ -121,6 +125,10 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
             .hint("--keep-relays keeps them"));
     }
     let jobs = plan_all(&args).await?;
+    if let Some(job) = jobs.iter().find(|job| job.table() == Table::Sightings).filter(|_| !args.sightings) {
+        return Err(Failure::usage(format!("job `{}` reads sightings, and none are kept", job.name()))
+            .hint("--sightings keeps them"));
+    }
     let directory = args.keep_relays.then(|| args.directory.open(&args.intake.topic, false)).transpose()?;
     let kept = directory.as_ref().map(|directory| directory.counters());
     let components = components(&args.log).await?;
@@ -131,8 +139,8 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     for job in jobs {
         stream_jobs.push(stream_job(&args, job, &checkpoints, &counts)?);
     }
-    let intake = args.intake.settings(&args.log);
-    let lander = args.land.location(&args.log)?.map(|location| (args.land.settings(&intake.topic), location));
+    let intake = IntakeSettings { sightings: args.sightings, ..args.intake.settings(&args.log) };
+    let lander = args.land.location(&args.log)?.map(|location| (args.land.settings(&intake), location));
     let nostr = NostrSettings { relays: args.relays, intake, ..NostrSettings::default() };
     let service = Service { components, nostr, lander, directory, jobs: stream_jobs };
     let line = {
@@ -178,7 +186,7 @@ fn stream_job(args: &Args, job: Job, checkpoints: &Store, counts: &Arc<StreamCou
         None => Console::of_job(args.format, &job, Arc::clone(counts))?,
     };
     let settings = StreamSettings {
-        raw_topic: args.intake.topic.clone(),
+        raw_topic: job.table().topic(&args.intake.topic),
         start: args.start,
         restart: args.restart,
         output_topic,

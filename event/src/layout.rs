@@ -8,6 +8,8 @@ use crate::time::EventTime;
 
 /// Raw Nostr events, one record an event that was verified; the key is the event id in hex.
 pub const NOSTR_EVENT_TOPIC: &str = "nostr-event";
+/// Deliveries of the events of [`NOSTR_EVENT_TOPIC`] by relays, where wanted; the key is the event id in hex.
+pub const NOSTR_SIGHTING_TOPIC: &str = "nostr-sighting";
 /// What is known of each relay, one JSON document a relay; the key is its URL in normal form.
 pub const NOSTR_RELAY_TOPIC: &str = "nostr-relay";
 /// Control records of stream jobs, one key a job.
@@ -27,6 +29,8 @@ pub const HEADER_REASON: &str = "reason";
 pub const HEADER_DETAIL: &str = "detail";
 /// Record header of an event that was refused first: the code of the reason that no longer holds.
 pub const HEADER_REDRIVEN: &str = "redriven";
+/// Record header of the first sighting of a transaction that holds nothing else: a mark that no other one has.
+pub const HEADER_PARCEL: &str = "parcel";
 /// Record header of a rejected record: length in bytes of the whole input.
 pub const HEADER_FULL_LEN: &str = "full_len";
 
@@ -72,6 +76,24 @@ pub fn gap_topic(raw_topic: &str) -> String {
     format!("{raw_topic}.gaps")
 }
 
+/// Ending of the name of a sightings topic that has none of its own.
+const SIGHTINGS: &str = ".sightings";
+
+/// Topic of the deliveries of the events in `raw_topic`; a sightings topic is its own.
+#[must_use]
+pub fn sighting_topic(raw_topic: &str) -> String {
+    match raw_topic {
+        NOSTR_EVENT_TOPIC => NOSTR_SIGHTING_TOPIC.to_owned(),
+        own if is_sighting_topic(own) => own.to_owned(),
+        other => format!("{other}{SIGHTINGS}"),
+    }
+}
+
+/// Whether `topic` is one of those that [`sighting_topic`] gives.
+pub(crate) fn is_sighting_topic(topic: &str) -> bool {
+    topic == NOSTR_SIGHTING_TOPIC || topic.ends_with(SIGHTINGS)
+}
+
 /// Topic of the authors' newest relay lists, from which the counts in `relay_topic` come, one key a kind and author.
 #[must_use]
 pub fn relay_lists_topic(relay_topic: &str) -> String {
@@ -87,7 +109,7 @@ pub fn late_topic(output_topic: &str) -> String {
 /// How the rows of a lake object are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LakeFormat {
-    /// Parquet with the schema of [`crate::schema::events_schema`].
+    /// Parquet with the schema of the topic's table, [`crate::Table::schema`].
     Parquet,
     /// The record values only, one a line, gzip.
     JsonGz,

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Read in this order: [`event`], [`id`], [`verify`], [`rejection`], [`sign`], [`nip19`], [`tags`], [`time`],
-//! [`clock`], [`schema`], [`batch`], [`layout`], [`manifest`]. The crate knows nothing of sockets, Kafka, object stores
+//! [`clock`], [`schema`], [`batch`], [`sighting`], [`table`], [`layout`], [`manifest`]. The crate knows nothing of sockets, Kafka, object stores
 //! or SQL; `layout` and `manifest` name the topics and object keys at which the other rooms meet.
 
 pub mod batch;
@@ -20,7 +20,9 @@ pub mod nip19;
 mod place;
 pub mod rejection;
 pub mod schema;
+pub mod sighting;
 pub mod sign;
+pub mod table;
 pub mod tags;
 pub mod time;
 pub mod verify;
@@ -31,6 +33,8 @@ pub use event::{Event, Limits};
 pub use id::{EventId, PublicKey};
 pub use place::place;
 pub use rejection::{Reason, Rejection};
+pub use sighting::Sighting;
 pub use sign::SecretKey;
+pub use table::{Row, RowBuilder, Table};
 pub use time::{EventTime, Span};
 pub use verify::VerifiedEvent;

@@ -1,4 +1,4 @@
-//! The one Arrow schema of the events table, in memory and in the lake; column names as constants.
+//! The Arrow schemas of the tables, in memory and in the lake; column names as constants.
 
 use std::sync::{Arc, LazyLock};
 
@@ -24,15 +24,20 @@ pub const RELAY: &str = "relay";
 pub const RECEIVED_AT: &str = "received_at";
 /// `live` or `backfill`; null where the lake object does not keep it.
 pub const PHASE: &str = "phase";
-/// The JSON object byte for byte as it was received.
+/// Whether a delivery was the first of its event, the one that put it into the raw topic.
+pub const FIRST: &str = "first";
+/// The JSON object byte for byte: an event as it was received, another record as it was written.
 pub const RAW: &str = "raw";
 /// Partition of the raw topic.
 pub const KAFKA_PARTITION: &str = "kafka_partition";
 /// Offset in the raw topic's partition.
 pub const KAFKA_OFFSET: &str = "kafka_offset";
 
+fn time() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
 static EVENTS: LazyLock<SchemaRef> = LazyLock::new(|| {
-    let time = || DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     Arc::new(Schema::new(vec![
         Field::new(ID, DataType::FixedSizeBinary(32), false),
         Field::new(PUBKEY, DataType::FixedSizeBinary(32), false),
@@ -44,6 +49,20 @@ static EVENTS: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new(RELAY, DataType::Utf8, true),
         Field::new(RECEIVED_AT, time(), true),
         Field::new(PHASE, DataType::Utf8, true),
+        Field::new(RAW, DataType::Binary, false),
+        Field::new(KAFKA_PARTITION, DataType::Int32, false),
+        Field::new(KAFKA_OFFSET, DataType::Int64, false),
+    ]))
+});
+
+static SIGHTINGS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    Arc::new(Schema::new(vec![
+        Field::new(ID, DataType::FixedSizeBinary(32), false),
+        Field::new(RELAY, DataType::Utf8, false),
+        Field::new(RECEIVED_AT, time(), false),
+        Field::new(PHASE, DataType::Utf8, false),
+        Field::new(FIRST, DataType::Boolean, false),
+        Field::new(CREATED_AT, time(), true),
         Field::new(RAW, DataType::Binary, false),
         Field::new(KAFKA_PARTITION, DataType::Int32, false),
         Field::new(KAFKA_OFFSET, DataType::Int64, false),
@@ -62,4 +81,10 @@ pub fn tags_type() -> DataType {
 #[must_use]
 pub fn events_schema() -> SchemaRef {
     Arc::clone(&EVENTS)
+}
+
+/// Schema of the sightings table; `created_at` is null for copies.
+#[must_use]
+pub fn sightings_schema() -> SchemaRef {
+    Arc::clone(&SIGHTINGS)
 }

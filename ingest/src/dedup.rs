@@ -69,9 +69,18 @@ impl Generations {
     }
 }
 
+/// An event between its verification and the log's answer.
+#[derive(Debug, Default)]
+struct InFlight {
+    /// Shares in answers that its copies were in.
+    pages: Vec<Page>,
+    /// It has its place in a transaction.
+    placed: bool,
+}
+
 #[derive(Debug)]
 struct Shard {
-    in_flight: HashMap<Prefix, Vec<Page>>,
+    in_flight: HashMap<Prefix, InFlight>,
     known: Generations,
 }
 
@@ -104,8 +113,8 @@ impl Dedup {
         if shard.known.contains(prefix) {
             return true;
         }
-        if let Some(pages) = shard.in_flight.get_mut(&prefix) {
-            pages.extend(page.cloned());
+        if let Some(event) = shard.in_flight.get_mut(&prefix) {
+            event.pages.extend(page.cloned());
             return true;
         }
         drop(shard);
@@ -129,14 +138,14 @@ impl Dedup {
             return false;
         }
         match shard.in_flight.entry(prefix) {
-            Entry::Occupied(mut pages) => {
-                pages.get_mut().extend(page.cloned());
+            Entry::Occupied(mut event) => {
+                event.get_mut().pages.extend(page.cloned());
                 false
             }
             // With the lock held: nobody else's copy can be settled and forgotten meanwhile.
             Entry::Vacant(_) if self.is_indexed(prefix) => false,
             Entry::Vacant(place) => {
-                place.insert(Vec::new());
+                place.insert(InFlight::default());
                 true
             }
         }
@@ -152,9 +161,17 @@ impl Dedup {
 
     /// The event has its place in a transaction: answers that it was a copy in need not wait for it any more.
     pub(crate) fn placed(&self, id: &EventId) {
-        let pages = self.shard(id).in_flight.get_mut(&prefix(&id.0)).map(std::mem::take);
+        let pages = self.shard(id).in_flight.get_mut(&prefix(&id.0)).map(|event| {
+            event.placed = true;
+            std::mem::take(&mut event.pages)
+        });
         // The last share enters the answer in the ledger, which has a lock of its own.
         drop(pages);
+    }
+
+    /// Whether the event is in flight and has no place in a transaction yet.
+    pub(crate) fn is_waiting(&self, id: &EventId) -> bool {
+        self.shard(id).in_flight.get(&prefix(&id.0)).is_some_and(|event| !event.placed)
     }
 
     /// The log has acknowledged these events, and every record before `ends` is one of ours or was read back: they are
@@ -188,16 +205,16 @@ impl Dedup {
     /// The log has acknowledged the event.
     pub(crate) fn confirm(&self, id: &EventId) {
         let (mut shard, prefix) = (self.shard(id), prefix(&id.0));
-        let pages = shard.in_flight.remove(&prefix);
+        let event = shard.in_flight.remove(&prefix);
         shard.known.insert(prefix);
         drop(shard);
-        drop(pages);
+        drop(event);
     }
 
     /// The log has not taken the event: the next copy of it is new again.
     pub(crate) fn release(&self, id: &EventId) {
-        let pages = self.shard(id).in_flight.remove(&prefix(&id.0));
-        drop(pages);
+        let event = self.shard(id).in_flight.remove(&prefix(&id.0));
+        drop(event);
     }
 
     /// Reads back the ids of about the `last` newest records of `topic`; returns how many there were.
@@ -244,8 +261,11 @@ mod tests {
         assert!(!dedup.is_copy(&id(1), None));
         assert!(dedup.claim(&id(1), None));
         assert!(dedup.is_copy(&id(1), None), "a copy of an event in flight is a copy");
-        assert!(!dedup.claim(&id(1), None));
+        assert!(!dedup.claim(&id(1), None) && dedup.is_waiting(&id(1)));
+        dedup.placed(&id(1));
+        assert!(dedup.is_copy(&id(1), None) && !dedup.is_waiting(&id(1)));
         dedup.confirm(&id(1));
+        assert!(!dedup.is_waiting(&id(1)));
         assert!(dedup.is_copy(&id(1), None) && !dedup.claim(&id(1), None));
     }
 

@@ -188,8 +188,8 @@ impl InOrder {
         add(&self.counters.received, 1);
         let arrival = self.arrival(line.bytes, received_at_ms);
         match verdict {
-            Verdict::Believed(id) if self.dedup.claim(&id, None) => Some(arrival.into_outgoing(id)),
-            Verdict::Believed(_) => {
+            Verdict::Believed { id, .. } if self.dedup.claim(&id, None) => Some(arrival.into_outgoing(id)),
+            Verdict::Believed { .. } => {
                 add(&self.counters.copies, 1);
                 None
             }

@@ -11,7 +11,7 @@
 //!
 //! Read in this order: `relay` (one connection: ask, read, page, come back), `file` (lines instead of frames),
 //! `verifier` (bytes become belief, off the socket's task), `dedup` (ids verified and acknowledged), `parcel` and
-//! `publish` (to the raw topic, then acknowledged), `rejected` (what is turned away, with its reason), `redrive` (once
+//! `publish` (to the raw topic, then acknowledged), `sighting` (who delivered what, if wanted), `rejected` (what is turned away, with its reason), `redrive` (once
 //! more), `pipeline` (the stations put together), [`lake`] (topic to objects), [`directory`] (what the topic says of
 //! relays), `nip11` (what a relay says of itself), `metrics`.
 //!
@@ -38,6 +38,7 @@ mod redrive;
 mod rejected;
 mod relay;
 mod settings;
+mod sighting;
 mod tail;
 mod verifier;
 

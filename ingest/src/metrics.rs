@@ -20,6 +20,8 @@ pub struct Counters {
     pub rejected_again: AtomicU64,
     /// Events acknowledged by the raw topic.
     pub published: AtomicU64,
+    /// Deliveries acknowledged by the sightings topic.
+    pub sightings: AtomicU64,
     /// Stretches of a relay's past that could not be proven complete: a dense second, an answer that cannot be paged.
     pub gaps: AtomicU64,
     /// Events that a relay had stored and that its live subscription, which stood, had not brought.
@@ -58,6 +60,14 @@ impl Counters {
     /// Counts inputs written to the rejected topic.
     pub(crate) fn add_rejected(&self, reason: Reason) {
         add(&self.rejected.0[reason as usize], 1);
+    }
+
+    /// Counts a copy from a relay that was taken for news when it came.
+    pub(crate) fn add_copy_of(&self, url: &Arc<str>) {
+        let relays = self.relays.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(relay) = relays.iter().find(|relay| relay.url == *url) {
+            add(&relay.copies, 1);
+        }
     }
 
     /// The counters of the relay at `url`, from now on part of every snapshot.
@@ -99,6 +109,7 @@ impl Counters {
             rejected: rejected.filter(|(_, count)| *count > 0).collect(),
             rejected_again: read(&self.rejected_again),
             published: read(&self.published),
+            sightings: read(&self.sightings),
             gaps: read(&self.gaps),
             missed_live: read(&self.missed_live),
             landed_rows: read(&self.landed_rows),
@@ -124,6 +135,8 @@ pub struct CountersSnapshot {
     pub rejected_again: u64,
     /// Events acknowledged by the raw topic.
     pub published: u64,
+    /// Deliveries acknowledged by the sightings topic.
+    pub sightings: u64,
     /// Stretches not proven complete.
     pub gaps: u64,
     /// Events that live subscriptions did not bring.

@@ -1,6 +1,7 @@
 //! What travels between the stations: an arrival from a source, and a parcel of records on its way to the log with
 //! the ids that are settled once it has arrived.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,6 +26,16 @@ pub(crate) enum Phase {
     Live,
 }
 
+impl Phase {
+    /// As headers and sightings have it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Backfill => "backfill",
+            Self::Live => "live",
+        }
+    }
+}
+
 /// Bytes as they arrived, and what is known about their arrival.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrival {
@@ -46,6 +57,8 @@ pub(crate) struct Held {
     pub(crate) page: Option<Page>,
     /// Its room in memory.
     pub(crate) room: Option<Arc<OwnedSemaphorePermit>>,
+    /// The sighting that goes into the log with it.
+    pub(crate) sighting: Option<Record>,
 }
 
 impl Arrival {
@@ -55,15 +68,11 @@ impl Arrival {
             Source::Nostr => "nostr",
             Source::File => "file",
         };
-        let phase = match self.phase {
-            Phase::Backfill => "backfill",
-            Phase::Live => "live",
-        };
         vec![
             header(HEADER_SOURCE, Bytes::from_static(source.as_bytes())),
             header(HEADER_RELAY, Bytes::copy_from_slice(self.relay.as_bytes())),
             header(HEADER_RECEIVED_AT, self.received_at_ms.to_string().into()),
-            header(HEADER_PHASE, Bytes::from_static(phase.as_bytes())),
+            header(HEADER_PHASE, Bytes::from_static(self.phase.as_str().as_bytes())),
         ]
     }
 
@@ -109,6 +118,8 @@ pub(crate) struct Parcel {
     pub(crate) coverage: Vec<Record>,
     /// Records of the gap topic.
     pub(crate) gaps: Vec<Record>,
+    /// Deliveries: the first ones of the parcel's events, and copies of these and of events before.
+    pub(crate) sightings: Vec<Record>,
     /// Room that is free again once the parcel is delivered.
     pub(crate) room: Vec<Arc<OwnedSemaphorePermit>>,
 }
@@ -131,20 +142,35 @@ impl Parcel {
                 }
             };
             parcel.room.extend(held.room);
+            parcel.sightings.extend(held.sighting);
         }
         parcel
     }
 
     pub(crate) fn is_empty(&self) -> bool {
+        self.sightings.is_empty() && self.holds_no_other()
+    }
+
+    /// Whether there is nothing but sightings in it.
+    pub(crate) fn holds_sightings_alone(&self) -> bool {
+        !self.sightings.is_empty() && self.holds_no_other()
+    }
+
+    fn holds_no_other(&self) -> bool {
         [&self.events, &self.rejected, &self.coverage, &self.gaps].iter().all(|records| records.is_empty())
     }
 
     /// Takes the second half of the events out, with their ids, and with what is proven once all of them are there.
+    /// Sightings stay with their events; those of events before go with the second half.
     pub(crate) fn split(&mut self) -> Self {
         let half = self.ids.len() / 2;
+        let (ids, events) = (self.ids.split_off(half), self.events.split_off(half));
+        let staying: HashSet<&Option<Bytes>> = self.events.iter().map(|event| &event.key).collect();
+        let sightings = self.sightings.extract_if(.., |sighting| !staying.contains(&sighting.key)).collect();
         Self {
-            ids: self.ids.split_off(half),
-            events: self.events.split_off(half),
+            ids,
+            events,
+            sightings,
             coverage: std::mem::take(&mut self.coverage),
             gaps: std::mem::take(&mut self.gaps),
             ..Self::default()
@@ -165,6 +191,22 @@ mod tests {
         assert_eq!((first.events.len(), rest.events.len()), (2, 3));
         assert!(first.coverage.is_empty() && rest.coverage.len() == 1);
         assert_eq!(rest.ids.last(), Some(&EventId([4; 32])));
+    }
+
+    #[test]
+    fn a_sighting_stays_with_its_event_when_a_parcel_is_split() {
+        let record = |key: u8| Record { key: Some(vec![key].into()), ..Record::default() };
+        let keys =
+            |records: &[Record]| records.iter().map(|one| one.key.as_ref().expect("a key")[0]).collect::<Vec<_>>();
+        let event = |at: u8| {
+            let held = Held { sighting: Some(record(at)), ..Held::default() };
+            Outgoing::Event(EventId([at; 32]), record(at), held)
+        };
+        let mut first = Parcel::of((0..4).map(event));
+        first.sightings.extend([record(9), record(1), record(3)]);
+        let rest = first.split();
+        assert_eq!((keys(&first.events), keys(&first.sightings)), (vec![0, 1], vec![0, 1, 1]));
+        assert_eq!((keys(&rest.events), keys(&rest.sightings)), (vec![2, 3], vec![2, 3, 9, 3]));
     }
 
     #[test]

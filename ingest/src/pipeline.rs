@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex};
 
 use event::EventId;
-use event::layout::{coverage_topic, gap_topic, rejected_topic};
+use event::layout::{coverage_topic, gap_topic, rejected_topic, sighting_topic};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use crate::parcel::{Arrival, Outgoing};
 use crate::publish::{Desk, Publisher};
 use crate::rejected::Refused;
 use crate::settings::IntakeSettings;
+use crate::sighting::Sightings;
 use crate::verifier::{Input, Rules, Verifier};
 
 /// Arrivals that wait for a verifier, of all sources together.
@@ -33,6 +34,8 @@ const ROOM_KIB: u32 = 128 * 1_024;
 const MESSAGE_BYTES_MAX: &str = "2097152";
 /// The lake is the archive; the topic holds a month for those who read it late.
 const RETENTION_MS: &str = "2592000000";
+/// There are several for each event, and the lake keeps those that are wanted for longer.
+const SIGHTING_RETENTION_MS: &str = "259200000";
 /// What is missing is known for a year.
 const GAP_RETENTION_MS: &str = "31536000000";
 /// A hostile relay can fill the rejected topic, so it is bounded by size as well.
@@ -44,6 +47,7 @@ pub(crate) struct Intake {
     queue: mpsc::Sender<Input>,
     dedup: Arc<Dedup>,
     counters: Arc<Counters>,
+    sightings: Sightings,
     /// Memory for events between their socket and the log, in KiB.
     room: Arc<Semaphore>,
 }
@@ -57,8 +61,9 @@ impl Intake {
     /// was verified before, which ends here.
     pub(crate) async fn event(&self, arrival: Arrival, id: Option<EventId>) -> std::result::Result<bool, Ended> {
         add(&self.counters.received, 1);
-        if id.is_some_and(|id| self.dedup.is_copy(&id, arrival.held.page.as_ref())) {
+        if let Some(id) = id.filter(|id| self.dedup.is_copy(id, arrival.held.page.as_ref())) {
             add(&self.counters.copies, 1);
+            self.sightings.copy(&arrival, &id).await?;
             return Ok(false);
         }
         self.enqueue(arrival, None).await?;
@@ -100,6 +105,7 @@ pub(crate) struct Pipeline {
     pub(crate) refused: Arc<Refused>,
     pub(crate) verifiers: usize,
     outgoing: mpsc::Sender<Outgoing>,
+    sightings: Sightings,
 }
 
 impl Pipeline {
@@ -117,12 +123,14 @@ impl Pipeline {
         create_topics(log, settings).await?;
         let dedup = Arc::new(Dedup::new(settings.dedup_ids_max));
         let ledger = Arc::new(Ledger::load(log, &settings.topic).await?);
+        let (sightings, copies) = Sightings::new(settings.sightings);
         let desk = Desk {
             dedup: Arc::clone(&dedup),
             ledger: Arc::clone(&ledger),
             counters: Arc::clone(&components.counters),
             clock: components.clock.clone(),
             stop: stop.clone(),
+            copies,
         };
         // First: what a process before us had open is ended, so that what the topic holds then is all there is.
         let publisher = Publisher::open(Arc::clone(&components.log), &settings.topic, desk, settings.if_free).await?;
@@ -139,7 +147,7 @@ impl Pipeline {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             chosen => chosen,
         };
-        Ok(Self { tasks, stop, rules: Rules::of(settings), dedup, ledger, refused, verifiers, outgoing })
+        Ok(Self { tasks, stop, rules: Rules::of(settings), dedup, ledger, refused, verifiers, outgoing, sightings })
     }
 
     /// Starts the verifiers behind a queue that many relays share.
@@ -150,6 +158,7 @@ impl Pipeline {
             rules: self.rules.clone(),
             dedup: Arc::clone(&self.dedup),
             refused: Arc::clone(&self.refused),
+            sightings: self.sightings.clone(),
             counters: Arc::clone(counters),
         });
         for _ in 0..self.verifiers {
@@ -162,7 +171,8 @@ impl Pipeline {
             });
         }
         let room = Arc::new(Semaphore::new(ROOM_KIB as usize));
-        Intake { queue, dedup: Arc::clone(&self.dedup), counters: Arc::clone(counters), room }
+        let (dedup, counters, sightings) = (Arc::clone(&self.dedup), Arc::clone(counters), self.sightings.clone());
+        Intake { queue, dedup, counters, sightings, room }
     }
 
     /// The publisher's queue, for a source that keeps its own order.
@@ -175,8 +185,8 @@ impl Pipeline {
     /// # Errors
     /// What ended a station before its time.
     pub(crate) async fn finish(self) -> Result<()> {
-        let Self { mut tasks, outgoing, .. } = self;
-        drop(outgoing);
+        let Self { mut tasks, outgoing, sightings, .. } = self;
+        drop((outgoing, sightings));
         let mut result = Ok(());
         while let Some(ended) = tasks.join_next().await {
             let ended = ended.unwrap_or_else(|panic| {
@@ -197,7 +207,12 @@ pub async fn create_topics(log: &dyn topic::Log, settings: &IntakeSettings) -> R
     create(log, raw, settings.partitions, &[]).await?;
     create(log, &rejected_topic(raw), 1, &[("retention.bytes", REJECTED_RETENTION_BYTES)]).await?;
     create(log, &coverage_topic(raw), 1, &[("cleanup.policy", "compact"), forever]).await?;
-    create(log, &gap_topic(raw), 1, &[("retention.ms", GAP_RETENTION_MS)]).await
+    create(log, &gap_topic(raw), 1, &[("retention.ms", GAP_RETENTION_MS)]).await?;
+    if settings.sightings {
+        let kept = [("retention.ms", SIGHTING_RETENTION_MS)];
+        create(log, &sighting_topic(raw), settings.partitions, &kept).await?;
+    }
+    Ok(())
 }
 
 async fn create(log: &dyn topic::Log, name: &str, partitions: i32, more: &[(&str, &str)]) -> Result<()> {

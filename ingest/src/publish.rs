@@ -12,11 +12,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use event::layout::{coverage_topic, gap_topic, rejected_topic};
+use event::layout::{coverage_topic, gap_topic, rejected_topic, sighting_topic};
 use event::{Clock, Reason, Rejection};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use topic::{Log, Offsets, Record, StoredRecord, Writer};
 
@@ -27,6 +27,7 @@ use crate::metrics::{Counters, add};
 use crate::parcel::{Outgoing, Parcel};
 use crate::rejected;
 use crate::relay::Backoff;
+use crate::sighting::Copies;
 use crate::tail::Tail;
 
 /// Records of a parcel at most.
@@ -62,10 +63,12 @@ struct Topics {
     rejected: String,
     coverage: String,
     gaps: String,
+    /// None where sightings are not wanted.
+    sightings: Option<String>,
 }
 
 /// What a publisher needs beside the log.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Desk {
     pub(crate) dedup: Arc<Dedup>,
     pub(crate) ledger: Arc<Ledger>,
@@ -73,6 +76,8 @@ pub(crate) struct Desk {
     pub(crate) clock: Clock,
     /// Fires when no more will come.
     pub(crate) stop: CancellationToken,
+    /// Copies to be noted, where sightings are wanted.
+    pub(crate) copies: Copies,
 }
 
 /// Owner of the log's writer.
@@ -98,6 +103,7 @@ impl Publisher {
             rejected: rejected_topic(raw_topic),
             coverage: coverage_topic(raw_topic),
             gaps: gap_topic(raw_topic),
+            sightings: desk.copies.are_wanted().then(|| sighting_topic(raw_topic)),
         };
         let since = event::EventTime::from_millis(desk.clock.now_ms()).map(|now| now.to_string()).unwrap_or_default();
         if let Some(other) = owner(log.as_ref(), &topics.coverage).await.filter(|other| if_free && !other.ended) {
@@ -130,17 +136,26 @@ impl Publisher {
         let mut waiting = Vec::with_capacity(PARCEL_RECORDS_MAX);
         let mut open = true;
         while open {
-            open = fill(&mut queue, &self.desk.ledger, &mut waiting).await;
+            open = fill(&mut queue, &self.desk.ledger, &mut self.desk.copies, &mut waiting).await;
             let mut parcel = Parcel::of(waiting.drain(..));
             parcel.ids.iter().for_each(|id| self.desk.dedup.placed(id));
+            self.desk.copies.pack(&mut parcel, &self.desk.dedup);
             // Only now: the last shares in what relays answered are given up by packing.
             (parcel.coverage, parcel.gaps) = self.desk.ledger.take_unwritten();
+            self.desk.copies.mark(&mut parcel, &self.owner.since);
             if !parcel.is_empty() {
                 self.deliver(parcel).await?;
             }
             if self.noted_at.elapsed() >= NOTE_ENDS_EVERY {
                 self.note_ends().await?;
             }
+        }
+        while self.desk.copies.take_rest().await {
+            let mut parcel = Parcel::default();
+            self.desk.copies.pack(&mut parcel, &self.desk.dedup);
+            (parcel.coverage, parcel.gaps) = self.desk.ledger.take_unwritten();
+            self.desk.copies.mark(&mut parcel, &self.owner.since);
+            self.deliver(parcel).await?;
         }
         self.owner.ended = true;
         self.tell_owner().await
@@ -158,6 +173,7 @@ impl Publisher {
                     if parcel.events.len() == 1 {
                         // Its copies are refused no less.
                         parcel.ids.iter().for_each(|id| self.desk.dedup.confirm(id));
+                        parcel.ids.iter().for_each(|id| self.desk.copies.refuse(id));
                         refuse(&mut parcel, &error);
                         parcels.push(parcel);
                     } else {
@@ -179,6 +195,7 @@ impl Publisher {
         let ends = self.ends.get(&self.topics.raw).map_or(&[][..], Vec::as_slice);
         self.desk.dedup.confirm_all(&parcel.ids, ends).await?;
         add(&self.desk.counters.published, parcel.ids.len() as u64);
+        add(&self.desk.counters.sightings, parcel.sightings.len() as u64);
         parcel.reasons.iter().for_each(|reason| self.desk.counters.add_rejected(*reason));
         Ok(())
     }
@@ -232,8 +249,7 @@ impl Publisher {
 
     /// Whether a parcel was committed: all of it was or nothing, so that one record tells.
     async fn holds(&mut self, parcel: &Parcel) -> topic::Result<bool> {
-        let Some((topic, record)) =
-            self.topics.of(parcel).into_iter().find_map(|(topic, records)| Some((topic, records.first()?)))
+        let Some((topic, record)) = self.topics.of(parcel).find_map(|(topic, records)| Some((topic, records.first()?)))
         else {
             return Ok(true);
         };
@@ -243,7 +259,7 @@ impl Publisher {
         while let Some(records) = tail.next().await? {
             let same = |stored: &StoredRecord| {
                 let at = record.timestamp_ms.is_none_or(|at| at == stored.timestamp_ms);
-                at && stored.key == record.key && stored.value == record.value
+                at && stored.key == record.key && stored.value == record.value && stored.headers == record.headers
             };
             if records.iter().any(same) {
                 return Ok(true);
@@ -255,7 +271,8 @@ impl Publisher {
     /// Everything written so far lies before these offsets.
     async fn note_ends(&mut self) -> Result<()> {
         self.noted_at = Instant::now();
-        for topic in [&self.topics.raw, &self.topics.rejected, &self.topics.coverage, &self.topics.gaps] {
+        let Topics { raw, rejected, coverage, gaps, sightings } = &self.topics;
+        for topic in [raw, rejected, coverage, gaps].into_iter().chain(sightings) {
             match self.log.ranges(topic).await {
                 Ok(ranges) => {
                     let ends = ranges.iter().map(|range| (range.partition, range.end)).collect();
@@ -282,13 +299,14 @@ impl Publisher {
 
 impl Topics {
     /// The records of a parcel by topic; what comes first tells whether the parcel is there.
-    fn of<'a>(&'a self, parcel: &'a Parcel) -> [(&'a str, &'a Vec<Record>); 4] {
-        [
-            (&self.raw, &parcel.events),
+    fn of<'a>(&'a self, parcel: &'a Parcel) -> impl Iterator<Item = (&'a str, &'a Vec<Record>)> {
+        let always = [
+            (self.raw.as_str(), &parcel.events),
             (&self.rejected, &parcel.rejected),
             (&self.gaps, &parcel.gaps),
             (&self.coverage, &parcel.coverage),
-        ]
+        ];
+        always.into_iter().chain(self.sightings.as_deref().map(|topic| (topic, &parcel.sightings)))
     }
 }
 
@@ -311,6 +329,7 @@ async fn writer(log: &dyn Log, raw_topic: &str) -> Result<Box<dyn Writer>> {
 /// The one event of a parcel becomes a rejected record: the log does not take it, and it must not hold the rest up.
 fn refuse(parcel: &mut Parcel, error: &Error) {
     let (records, ids) = (std::mem::take(&mut parcel.events), std::mem::take(&mut parcel.ids));
+    parcel.sightings.retain(|sighting| records.iter().all(|event| event.key != sighting.key));
     for (record, id) in records.into_iter().zip(ids) {
         let rejection = Rejection::new(Reason::BrokerRefused, format!("{error:#}")).with_id(Some(id));
         parcel.reasons.push(Reason::BrokerRefused);
@@ -318,20 +337,26 @@ fn refuse(parcel: &mut Parcel, error: &Error) {
     }
 }
 
-/// Waits for a record or for something to be entered in the ledger, then for a full parcel or the linger time; `false`
+/// Waits for a record, for a copy or for something to be entered in the ledger, then for a full parcel or the linger time; `false`
 /// when the queue is closed and empty.
-async fn fill(queue: &mut mpsc::Receiver<Outgoing>, ledger: &Ledger, waiting: &mut Vec<Outgoing>) -> bool {
+async fn fill(
+    queue: &mut mpsc::Receiver<Outgoing>,
+    ledger: &Ledger,
+    copies: &mut Copies,
+    waiting: &mut Vec<Outgoing>,
+) -> bool {
     tokio::select! {
         taken = queue.recv_many(waiting, PARCEL_RECORDS_MAX) => if taken == 0 { return false },
+        () = copies.arrive() => {}
         () = ledger.changed() => {}
     }
     let deadline = Instant::now() + LINGER;
-    while waiting.len() < PARCEL_RECORDS_MAX {
+    while waiting.len() < PARCEL_RECORDS_MAX && copies.has_room() {
         let room = PARCEL_RECORDS_MAX - waiting.len();
-        match timeout_at(deadline, queue.recv_many(waiting, room)).await {
-            Ok(0) => return false,
-            Err(_) => break,
-            Ok(_) => {}
+        tokio::select! {
+            taken = queue.recv_many(waiting, room) => if taken == 0 { return false },
+            () = copies.arrive() => {}
+            () = sleep_until(deadline) => break,
         }
     }
     true

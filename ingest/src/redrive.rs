@@ -162,7 +162,7 @@ impl Run {
         let counters = &self.components.counters;
         add(&counters.received, 1);
         let became = match verdict {
-            Some(Verdict::Believed(id)) if self.dedup.claim(&id, None) => {
+            Some(Verdict::Believed { id, .. }) if self.dedup.claim(&id, None) => {
                 if let Some(pipeline) = &self.pipeline {
                     // The publisher has ended: its own error says why.
                     if pipeline
@@ -176,7 +176,7 @@ impl Run {
                 }
                 Redriven::Published
             }
-            Some(Verdict::Believed(_)) => {
+            Some(Verdict::Believed { .. }) => {
                 add(&counters.copies, 1);
                 Redriven::Known
             }

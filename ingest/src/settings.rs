@@ -23,6 +23,9 @@ pub struct IntakeSettings {
     pub if_free: bool,
     /// Partitions of the raw topic, if it has to be created. Default 4.
     pub partitions: i32,
+    /// Keep a record of every delivery of an event by a relay, in [`event::layout::sighting_topic`]; of relays only.
+    /// Default false.
+    pub sightings: bool,
     /// Kinds that are kept; the others are counted as filtered. Default all.
     pub kinds: Kinds,
     /// How far an event may be dated ahead of its receipt; none switches the rule off. Default 15 minutes.
@@ -47,6 +50,7 @@ impl Default for IntakeSettings {
             topic: NOSTR_EVENT_TOPIC.to_owned(),
             if_free: false,
             partitions: 4,
+            sightings: false,
             kinds: Kinds::all(),
             max_future: Some(Span::from_secs(15 * 60)),
             limits: Limits::default(),

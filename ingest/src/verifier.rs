@@ -15,6 +15,7 @@ use crate::metrics::{Counters, add};
 use crate::parcel::{Arrival, Outgoing};
 use crate::rejected::{self, Refused, Whole};
 use crate::settings::IntakeSettings;
+use crate::sighting::Sightings;
 
 /// Arrivals that a worker takes at once: enough to make the lock cheap, few enough to keep the other workers busy.
 const BATCH: usize = 64;
@@ -31,7 +32,11 @@ pub(crate) struct Rules {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Verified: the id is that of these bytes' content, and the signature is its author's.
-    Believed(EventId),
+    Believed {
+        id: EventId,
+        /// The event's date, seconds since 1970.
+        created_at: i64,
+    },
     /// An event nobody asked for.
     Filtered,
     /// Not believed.
@@ -52,10 +57,10 @@ impl Rules {
             }
             let event = verify(event)?;
             check_future(&event, received_at_ms, self.max_future)?;
-            Ok(Some(event.id))
+            Ok(Some((event.id, event.created_at)))
         });
         match believed {
-            Ok(Some(id)) => Verdict::Believed(id),
+            Ok(Some((id, created_at))) => Verdict::Believed { id, created_at },
             Ok(None) => Verdict::Filtered,
             Err(rejection) => Verdict::Refused(rejection),
         }
@@ -75,6 +80,7 @@ pub(crate) struct Verifier {
     pub(crate) rules: Rules,
     pub(crate) dedup: Arc<Dedup>,
     pub(crate) refused: Arc<Refused>,
+    pub(crate) sightings: Sightings,
     pub(crate) counters: Arc<Counters>,
 }
 
@@ -98,21 +104,23 @@ impl Verifier {
     }
 
     fn settle(&self, input: Input) -> Option<Outgoing> {
-        let Input { arrival, refused } = input;
+        let Input { mut arrival, refused } = input;
         if let Some(rejection) = refused {
             return self.refuse(&arrival, rejection);
         }
         // Looked up a second time: while it waited in the queue, another relay's copy may have been verified.
-        if EventId::scan(&arrival.raw).is_some_and(|id| self.dedup.is_copy(&id, arrival.held.page.as_ref())) {
-            add(&self.counters.copies, 1);
+        let claimed = EventId::scan(&arrival.raw);
+        if let Some(id) = claimed.filter(|id| self.dedup.is_copy(id, arrival.held.page.as_ref())) {
+            self.note_copy(&arrival, &id);
             return None;
         }
         match self.rules.judge(&arrival.raw, arrival.received_at_ms) {
-            Verdict::Believed(id) if self.dedup.claim(&id, arrival.held.page.as_ref()) => {
+            Verdict::Believed { id, created_at } if self.dedup.claim(&id, arrival.held.page.as_ref()) => {
+                arrival.held.sighting = self.sightings.first(&arrival, &id, created_at);
                 Some(arrival.into_outgoing(id))
             }
-            Verdict::Believed(_) => {
-                add(&self.counters.copies, 1);
+            Verdict::Believed { id, .. } => {
+                self.note_copy(&arrival, &id);
                 None
             }
             Verdict::Filtered => {
@@ -121,6 +129,13 @@ impl Verifier {
             }
             Verdict::Refused(rejection) => self.refuse(&arrival, rejection),
         }
+    }
+
+    fn note_copy(&self, arrival: &Arrival, id: &EventId) {
+        add(&self.counters.copies, 1);
+        self.counters.add_copy_of(&arrival.relay);
+        // Who takes no sighting any more has ended, and takes no event either.
+        let _ = self.sightings.copy_blocking(arrival, id);
     }
 
     fn refuse(&self, arrival: &Arrival, rejection: Rejection) -> Option<Outgoing> {

@@ -1,4 +1,4 @@
-//! Any SQL over the lake, a topic, or a topic beyond its lake, once: the table `events` is every row of them.
+//! Any SQL over the lake, a topic, or a topic beyond its lake, once: a table is every row of them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::scalar::ScalarValue;
-use event::schema::{CREATED_AT, ID, PUBKEY, events_schema};
+use event::Table;
+use event::schema::{ID, PUBKEY};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -43,28 +44,30 @@ impl std::fmt::Debug for QueryRows {
     }
 }
 
-/// Runs one query over the lake.
+/// Runs one query over one topic of the lake.
 ///
 /// # Errors
 /// `Job` with a hint and a caret when the SQL cannot be planned; the rows fail with `Data` or `Unavailable`.
 pub async fn sql(lake: LakeTable, query: &str) -> Result<QueryRows> {
-    sql_over(Events { lake: Some(lake), tail: None }, query).await
+    sql_over(vec![Source { table: lake.table(), lake: Some(lake), tail: None }], query).await
 }
 
-/// Where the rows of the table `events` lie: the objects of a lake, then what a topic holds.
+/// Where the rows of a table lie: the objects of a lake, then what a topic holds.
 #[derive(Clone, Debug, Default)]
-pub struct Events {
+pub struct Source {
+    /// Which table.
+    pub table: Table,
     /// Every row of it.
     pub lake: Option<LakeTable>,
     /// A stretch of the topic.
     pub tail: Option<TopicTail>,
 }
 
-/// Runs one query over `events`. A row that is in the lake and in the topic's stretch is there twice.
+/// Runs one query over tables, each by its name. A row that is in the lake and in the topic's stretch is there twice.
 ///
 /// # Errors
 /// As [`sql()`].
-pub async fn sql_over(events: Events, query: &str) -> Result<QueryRows> {
+pub async fn sql_over(sources: Vec<Source>, query: &str) -> Result<QueryRows> {
     let context = SessionContext::new_with_config(config());
     for function in scalar_functions() {
         context.register_udf(function);
@@ -72,7 +75,9 @@ pub async fn sql_over(events: Events, query: &str) -> Result<QueryRows> {
     for function in aggregate_functions() {
         context.register_udaf(function);
     }
-    context.register_table("events", Arc::new(events))?;
+    for source in sources {
+        context.register_table(source.table.name(), Arc::new(source))?;
+    }
     let planned = context.sql(query).await.map_err(job_error);
     let planned = planned.map_err(|error| place_caret(error, query))?;
     let rows = planned.execute_stream().await.map_err(|error| match error {
@@ -92,9 +97,9 @@ fn config() -> SessionConfig {
 }
 
 #[async_trait]
-impl TableProvider for Events {
+impl TableProvider for Source {
     fn schema(&self) -> SchemaRef {
-        events_schema()
+        self.table.schema()
     }
 
     fn table_type(&self) -> TableType {
@@ -114,14 +119,14 @@ impl TableProvider for Events {
         filters: &[Expr],
         _limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let schema = events_schema();
+        let schema = self.table.schema();
         let mut columns = projection.cloned().unwrap_or_else(|| (0..schema.fields().len()).collect());
         columns.sort_unstable();
         let read = Arc::new(schema.project(&columns)?);
         let mut streams: Vec<Arc<dyn PartitionStream>> = Vec::new();
         if let Some(lake) = &self.lake {
             let needed = Needed {
-                event_time: event_time_bounds(filters),
+                event_time: event_time_bounds(filters, self.table.event_time()),
                 id: equal_bytes(filters, ID),
                 pubkey: equal_bytes(filters, PUBKEY),
             };
@@ -193,8 +198,8 @@ impl PartitionStream for TailPart {
     }
 }
 
-/// The bounds that comparisons of `created_at` with constants put on event time, `[start, end)` in microseconds.
-fn event_time_bounds(filters: &[Expr]) -> Range<Option<i64>> {
+/// The bounds that comparisons of the event time with constants put on it, `[start, end)` in microseconds.
+fn event_time_bounds(filters: &[Expr], event_time: &str) -> Range<Option<i64>> {
     let mut bounds = None..None;
     for filter in filters {
         let Expr::BinaryExpr(BinaryExpr { left, op, right }) = filter else { continue };
@@ -204,7 +209,7 @@ fn event_time_bounds(filters: &[Expr]) -> Range<Option<i64>> {
             _ => continue,
         };
         let ScalarValue::TimestampMicrosecond(Some(time), _) = constant else { continue };
-        if column.name != CREATED_AT {
+        if column.name != event_time {
             continue;
         }
         let (start, end) = match op {

@@ -1,7 +1,7 @@
 //! What a job can read: a table's name, its columns, and which of them says when a row happened.
 
 use arrow::datatypes::SchemaRef;
-use event::schema::{CREATED_AT, events_schema};
+use event::Table;
 
 /// A table that a job may read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,9 +15,10 @@ pub struct TableSpec {
 }
 
 impl TableSpec {
-    /// The table of Nostr events.
+    /// The table that a topic's records are rows of.
     #[must_use]
-    pub fn events() -> Self {
-        Self { name: "events".to_owned(), schema: events_schema(), event_time: Some(CREATED_AT.to_owned()) }
+    pub fn of(table: Table) -> Self {
+        let (name, event_time) = (table.name().to_owned(), Some(table.event_time().to_owned()));
+        Self { name, schema: table.schema(), event_time }
     }
 }

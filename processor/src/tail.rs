@@ -1,4 +1,4 @@
-//! A stretch of a topic as rows of the events table: what lies beyond the lake, or what has come since.
+//! A stretch of a topic as rows of its table: what lies beyond the lake, or what has come since.
 //!
 //! In: a log and offsets. Out: batches, each partition in the order of its offsets. Every record of the stretch is
 //! given once; what the lake holds as well is the caller's matter.
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
+use event::Table;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use topic::{Log, OffsetRange, Offsets, Reader};
@@ -26,6 +27,7 @@ const READ_WAIT: Duration = Duration::from_secs(30);
 pub struct TopicTail {
     log: Arc<dyn Log>,
     topic: String,
+    table: Table,
     from: Offsets,
     to: Offsets,
 }
@@ -51,7 +53,7 @@ impl TopicTail {
         }
         let start = |range: &OffsetRange| landed.get(&range.partition).map_or(range.start, |end| *end);
         let from = ranges.iter().map(|range| (range.partition, start(range).clamp(range.start, range.end))).collect();
-        Ok(Self { log, topic: topic.to_owned(), from, to: ends(&ranges) })
+        Ok(Self { log, topic: topic.to_owned(), table: Table::of_topic(topic), from, to: ends(&ranges) })
     }
 
     /// The stretch that has come behind this one since, with partitions that are new.
@@ -66,7 +68,8 @@ impl TopicTail {
             let next = known.get(&range.partition).map_or(range.start, |end| *end);
             (range.partition, next.clamp(range.start, range.end))
         });
-        Ok(Self { log: Arc::clone(&self.log), topic: self.topic.clone(), from: from.collect(), to: ends(&ranges) })
+        let (log, from, to) = (Arc::clone(&self.log), from.collect(), ends(&ranges));
+        Ok(Self { log, topic: self.topic.clone(), table: self.table, from, to })
     }
 
     /// Whether there is nothing in it.
@@ -75,7 +78,7 @@ impl TopicTail {
         !self.from.iter().zip(&self.to).any(|((_, from), (_, to))| from < to)
     }
 
-    /// The rows with the columns of the events table at `columns`, ascending.
+    /// The rows with the columns of its table at `columns`, ascending.
     pub(crate) fn read(&self, columns: &[usize]) -> BoxStream<'static, Result<RecordBatch>> {
         let (tail, columns) = (self.clone(), columns.to_vec());
         let opened = async move {
@@ -85,7 +88,7 @@ impl TopicTail {
                 true => None,
                 false => Some(tail.log.reader(&tail.topic, from).await?),
             };
-            let reading = Reading { reader, to, topic: tail.topic, columns };
+            let reading = Reading { reader, to, topic: tail.topic, table: tail.table, columns };
             Result::Ok(stream::try_unfold(reading, Reading::next))
         };
         stream::once(opened).try_flatten().boxed()
@@ -101,6 +104,7 @@ struct Reading {
     reader: Option<Box<dyn Reader>>,
     to: HashMap<i32, i64>,
     topic: String,
+    table: Table,
     columns: Vec<usize>,
 }
 
@@ -118,7 +122,7 @@ impl Reading {
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
         records.retain(|record| self.to.get(&record.partition).is_some_and(|to| record.offset < *to));
-        let rows = decode(&records, 0..records.len(), &self.columns)?;
+        let rows = decode(self.table, &records, 0..records.len(), &self.columns)?;
         self.reader = (!ended).then_some(reader);
         Ok(Some((rows.batch, self)))
     }

@@ -8,6 +8,7 @@ shared with tidegate. Events are not signed: `tidegate test` does not look at si
 
 import collections
 import datetime
+import fractions
 import hashlib
 import json
 import pathlib
@@ -49,13 +50,31 @@ def events():
     return made
 
 
-def windows(made):
-    """Events by the start of each window that covers them."""
-    found = collections.defaultdict(list)
+def sightings(made):
+    """Each event first from one relay, then by chance from others or again; in the order of receipt but for a minute."""
+    chance = random.Random(20240102)
+    relays = ["wss://relay%d.example" % n for n in range(4)]
+    given = []
     for event in made:
-        start = event["created_at"] // SLIDE_SECS * SLIDE_SECS
-        while start + SIZE_SECS > event["created_at"]:
-            found[start].append(event)
+        first = event["created_at"] * 1000 + chance.randrange(-3000, 90000)
+        for copy in range(chance.choice([1, 1, 2, 3, 5])):
+            given.append({
+                "id": event["id"],
+                "relay": chance.choice(relays),
+                "received_at": first + (copy and chance.randrange(40000)),
+                "phase": "live" if chance.random() < 0.7 else "backfill",
+                "first": copy == 0,
+            } | ({"created_at": event["created_at"]} if copy == 0 else {}))
+    return sorted(given, key=lambda one: one["received_at"] + chance.randrange(60000))
+
+
+def windows(rows, time):
+    """Rows by the start of each window that covers them; `time` gives the second of a row."""
+    found = collections.defaultdict(list)
+    for row in rows:
+        start = time(row) // SLIDE_SECS * SLIDE_SECS
+        while start + SIZE_SECS > time(row):
+            found[start].append(row)
             start -= SLIDE_SECS
     return sorted(found.items())
 
@@ -114,6 +133,22 @@ def dvm(rows):
     return answer
 
 
+def relays(rows):
+    answer = []
+    for relay, of in by(rows, lambda s: s["relay"]):
+        late = [s["received_at"] - s["created_at"] * 1000 for s in of if s["first"] and s["phase"] == "live"]
+        answer.append({
+            "relay": relay,
+            "events": len({s["id"] for s in of}),
+            "first_deliveries": sum(s["first"] for s in of),
+            "copies": sum(not s["first"] for s in of),
+            # Towards zero, as SQL divides.
+            "lateness_avg_ms": int(fractions.Fraction(sum(late), len(late))) if late else None,
+            "lateness_max_ms": max(late) if late else None,
+        })
+    return answer
+
+
 def rfc3339(secs):
     return datetime.datetime.fromtimestamp(secs, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -126,9 +161,13 @@ def write(path, rows):
 def main():
     made = events()
     write(HERE / "_inputs" / "events.jsonl", made)
-    for job in (activity, kinds, hashtags, reactions, dvm):
+    given = sightings(made)
+    write(HERE / "_inputs" / "sightings.jsonl", given)
+    of_events = windows(made, lambda event: event["created_at"])
+    of_sightings = windows(given, lambda sighting: sighting["received_at"] // 1000)
+    for job in (activity, kinds, hashtags, reactions, dvm, relays):
         rows = []
-        for start, of in windows(made):
+        for start, of in of_sightings if job is relays else of_events:
             bounds = {"window_start": rfc3339(start), "window_end": rfc3339(start + SIZE_SECS)}
             rows += [bounds | row for row in job(of)]
         write(HERE / job.__name__ / "expected.jsonl", rows)

@@ -40,6 +40,69 @@ impl PlainEvent {
     }
 }
 
+/// A sighting as the oracle reads it: plain JSON.
+#[derive(Debug, Clone)]
+pub struct PlainSighting {
+    /// Lower-case hex.
+    pub id: String,
+    /// URL of the relay.
+    pub relay: String,
+    /// Milliseconds since 1970.
+    pub received_at: i64,
+    /// Whether it came by a live subscription.
+    pub live: bool,
+    /// Whether it put its event into the raw topic.
+    pub first: bool,
+    /// Of a first one, the event's date in seconds since 1970.
+    pub created_at: Option<i64>,
+}
+
+impl PlainSighting {
+    /// Reads a sighting from its JSON.
+    ///
+    /// # Panics
+    ///
+    /// When a field is absent.
+    pub fn parse(sighting: &Value) -> Self {
+        let text = |name: &str| sighting[name].as_str().expect("text").to_owned();
+        Self {
+            id: text("id"),
+            relay: text("relay"),
+            received_at: sighting["received_at"].as_i64().expect("milliseconds"),
+            live: text("phase") == "live",
+            first: sighting["first"].as_bool().expect("yes or no"),
+            created_at: sighting["created_at"].as_i64(),
+        }
+    }
+}
+
+/// Rows of the job `relays`, by window.
+pub fn relays(sightings: &[PlainSighting], by: Windows) -> Vec<Value> {
+    let mut windows: BTreeMap<(i64, &str), Vec<&PlainSighting>> = BTreeMap::new();
+    for sighting in sightings {
+        for start in by.of(sighting.received_at.div_euclid(1_000)) {
+            windows.entry((start, &sighting.relay)).or_default().push(sighting);
+        }
+    }
+    let mut rows = Vec::new();
+    for ((start, relay), of) in windows {
+        let late = |one: &&PlainSighting| Some(one.received_at - one.created_at.filter(|_| one.live)? * 1_000);
+        let late: Vec<i64> = of.iter().filter(|one| one.first).filter_map(late).collect();
+        let count = i64::try_from(late.len()).expect("few");
+        let rest = json!({
+            "relay": relay,
+            "events": of.iter().map(|one| &one.id).collect::<BTreeSet<_>>().len(),
+            "first_deliveries": of.iter().filter(|one| one.first).count(),
+            "copies": of.iter().filter(|one| !one.first).count(),
+            // A quotient of microseconds cut to milliseconds is that of milliseconds.
+            "lateness_avg_ms": late.iter().sum::<i64>().checked_div(count),
+            "lateness_max_ms": late.iter().max(),
+        });
+        rows.push(row(start, by, &rest));
+    }
+    rows
+}
+
 /// Size and slide in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct Windows {

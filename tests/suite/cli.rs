@@ -108,7 +108,7 @@ fn an_unknown_job_is_answered_with_the_nearest() {
     assert_eq!(
         said,
         "error: there is no job `kind`\nhint: did you mean `kinds`? built in are activity, dvm, hashtags, kinds, \
-         reactions; a path to a job file ends in .sql\n"
+         reactions, relays; a path to a job file ends in .sql\n"
     );
 }
 

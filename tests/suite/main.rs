@@ -18,5 +18,6 @@ mod main_job;
 mod memory;
 mod readme;
 mod relays;
+mod sightings;
 mod simulation;
 mod tools;

@@ -25,8 +25,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use event::EventTime;
 use event::layout::{LakeFormat, LakeKey, NOSTR_EVENT_TOPIC};
+use event::{EventTime, Table};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::time::Instant;
@@ -56,7 +56,7 @@ const PARTITIONS_EVERY: Duration = Duration::from_secs(30);
 /// What is landed, and how large objects get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LanderSettings {
-    /// Topic to land; `nostr-event` by default.
+    /// Topic to land; `nostr-event` by default. Its name says which table its records are rows of.
     pub topic: String,
     /// Form of the objects; Parquet by default.
     pub format: LakeFormat,
@@ -232,24 +232,24 @@ impl Lander {
         if ends_here && !self.write(at, record.offset).await? {
             return Ok(());
         }
-        let format = self.settings.format;
+        let (table, format) = (Table::of_topic(&self.settings.topic), self.settings.format);
         let shelf = &mut self.shelves[at];
         if shelf.open.is_none() {
             // A JSON object says by its name and its lines which offsets it holds; it cannot start at a hole.
             let start = if format == LakeFormat::JsonGz { record.offset } else { shelf.start };
-            shelf.open = Some(OpenObject::try_new(format, start, hour)?);
+            shelf.open = Some(OpenObject::try_new(table, format, start, hour)?);
         }
         let Some(open) = &mut shelf.open else { return Ok(()) };
         if let Some(rejection) = open.append(record, shelf.received_max)? {
             let (partition, offset, reason) = (record.partition, record.offset, rejection.reason.as_str());
             if std::mem::replace(&mut shelf.warned, true) {
-                tracing::debug!(partition, offset, reason, "a record of the raw topic holds no event");
+                tracing::debug!(partition, offset, reason, "a record of the topic is no row of its table");
             } else {
                 tracing::warn!(
                     partition,
                     offset,
                     reason,
-                    "a record of the raw topic holds no event; more are not told"
+                    "a record of the topic is no row of its table; more are not told"
                 );
             }
         }

@@ -1,14 +1,14 @@
 //! One object while it is being filled, and as bytes.
 //!
-//! Parquet: the columns of the events table, zstd, the footer's facts as key-value metadata. JSON lines: the record
+//! Parquet: the columns of the topic's table, zstd, the footer's facts as key-value metadata. JSON lines: the record
 //! values only, one a line, gzip; its rows are dense in offsets, so that name and line number give each row's offset.
 
 use std::io::Write as _;
 
 use bytes::Bytes;
 use event::layout::{HEADER_PHASE, HEADER_RELAY, LakeFormat, footer};
-use event::schema::{CONTENT, CREATED_AT, ID, KAFKA_OFFSET, PUBKEY, RAW, RECEIVED_AT, SIG, events_schema};
-use event::{Event, EventBatchBuilder, Limits, Origin, Rejection};
+use event::schema::{CONTENT, CREATED_AT, ID, KAFKA_OFFSET, PUBKEY, RAW, RECEIVED_AT, SIG};
+use event::{Origin, Rejection, Row, RowBuilder, Table};
 use flate2::Compression as GzLevel;
 use flate2::write::GzEncoder;
 use parquet::arrow::ArrowWriter;
@@ -26,18 +26,17 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) const BATCH_ROWS: usize = 4 * 1024;
 /// Bytes handed to the Parquet writer at once, nearly; an Arrow column of text holds no more than 2 GiB.
 pub(super) const BATCH_BYTES: usize = 16 * 1024 * 1024;
-/// How large an event may be was decided when it came in; here it is only taken apart.
-pub(super) const NO_LIMITS: Limits = Limits { event_bytes_max: usize::MAX, tags_max: usize::MAX };
 /// Rows of a Parquet row group at most: a reader's unit of skipping.
 const ROW_GROUP_ROWS: usize = 128 * 1024;
 
 enum Body {
-    Parquet { writer: Box<ArrowWriter<Vec<u8>>>, rows: Box<EventBatchBuilder> },
+    Parquet { writer: Box<ArrowWriter<Vec<u8>>>, rows: Box<dyn RowBuilder> },
     Json(Box<GzEncoder<Vec<u8>>>),
 }
 
 /// An object that still takes rows.
 pub(super) struct OpenObject {
+    table: Table,
     body: Body,
     start: i64,
     hour: i64,
@@ -64,16 +63,17 @@ pub(super) struct Finished {
 }
 
 impl OpenObject {
-    pub(super) fn try_new(format: LakeFormat, start: i64, hour: i64) -> Result<Self> {
+    pub(super) fn try_new(table: Table, format: LakeFormat, start: i64, hour: i64) -> Result<Self> {
         let body = match format {
             LakeFormat::Parquet => {
-                let properties = columns().set_max_row_group_row_count(Some(ROW_GROUP_ROWS)).build();
-                let writer = ArrowWriter::try_new(Vec::new(), events_schema(), Some(properties)).map_err(failed)?;
-                Body::Parquet { writer: Box::new(writer), rows: Box::default() }
+                let properties = columns(table).set_max_row_group_row_count(Some(ROW_GROUP_ROWS)).build();
+                let writer = ArrowWriter::try_new(Vec::new(), table.schema(), Some(properties)).map_err(failed)?;
+                Body::Parquet { writer: Box::new(writer), rows: table.builder() }
             }
             LakeFormat::JsonGz => Body::Json(Box::new(GzEncoder::new(Vec::new(), GzLevel::default()))),
         };
         Ok(Self {
+            table,
             body,
             start,
             hour,
@@ -102,20 +102,14 @@ impl OpenObject {
         self.hour != hour || (matches!(self.body, Body::Json(_)) && self.next != offset)
     }
 
-    /// Adds a record; why it is none when it holds no event. Such a record is counted in the footer, and in Parquet it
+    /// Adds a record; why it is none when it holds no row. Such a record is counted in the footer, and in Parquet it
     /// has no row.
     pub(super) fn append(&mut self, record: &StoredRecord, received_max: i64) -> Result<Option<Rejection>> {
         let raw = record.value.as_deref().unwrap_or_default();
         self.next = record.offset + 1;
         self.received_max = received_max;
-        let event = Event::parse(raw, &NO_LIMITS);
-        self.unreadable += u64::from(event.is_err());
         match &mut self.body {
             Body::Parquet { writer, rows } => {
-                let event = match event {
-                    Ok(event) => event,
-                    Err(rejection) => return Ok(Some(rejection)),
-                };
                 let origin = Origin {
                     relay: record.header(HEADER_RELAY),
                     received_at_ms: Some(record.timestamp_ms),
@@ -123,24 +117,32 @@ impl OpenObject {
                     partition: record.partition,
                     offset: record.offset,
                 };
-                rows.append(&event, &origin, raw);
+                let row = match rows.take(raw, &origin) {
+                    Ok(row) => row,
+                    Err(rejection) => {
+                        self.unreadable += 1;
+                        return Ok(Some(rejection));
+                    }
+                };
                 if rows.len() >= BATCH_ROWS || rows.bytes() >= BATCH_BYTES {
                     writer.write(&rows.finish()).map_err(failed)?;
                 }
-                self.note_row(raw, Some(&event));
+                self.note_row(raw, Some(row));
                 Ok(None)
             }
             Body::Json(gzip) => {
+                let row = self.table.row(raw);
+                self.unreadable += u64::from(row.is_err());
                 gzip.write_all(&one_line(raw)).map_err(failed)?;
-                self.note_row(raw, event.as_ref().ok());
-                Ok(event.err())
+                self.note_row(raw, row.as_ref().ok().copied());
+                Ok(row.err())
             }
         }
     }
 
-    fn note_row(&mut self, raw: &[u8], event: Option<&Event>) {
-        if let Some(event) = event {
-            let time = event.event_time().micros();
+    fn note_row(&mut self, raw: &[u8], row: Option<Row>) {
+        if let Some(row) = row {
+            let time = row.time.micros();
             self.event_time =
                 Some(self.event_time.map_or((time, time), |(least, most)| (least.min(time), most.max(time))));
         }
@@ -190,22 +192,26 @@ fn one_line(raw: &[u8]) -> Vec<u8> {
     line
 }
 
-/// How the columns of the events table are written, whoever writes them.
-pub(super) fn columns() -> WriterPropertiesBuilder {
-    let column = |name: &str| ColumnPath::from(name);
+/// How the columns of a table are written, whoever writes them.
+pub(super) fn columns(table: Table) -> WriterPropertiesBuilder {
+    let schema = table.schema();
+    let those = |names: &'static [&'static str]| {
+        let held: Vec<&str> = names.iter().copied().filter(|name| schema.index_of(name).is_ok()).collect();
+        held.into_iter().map(ColumnPath::from)
+    };
     let mut properties =
         WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::try_new(3).unwrap_or_default()));
     // Delta encoding for what mostly grows; no dictionary for what never repeats.
-    for name in [CREATED_AT, RECEIVED_AT, KAFKA_OFFSET] {
+    for column in those(&[CREATED_AT, RECEIVED_AT, KAFKA_OFFSET]) {
         properties = properties
-            .set_column_dictionary_enabled(column(name), false)
-            .set_column_encoding(column(name), Encoding::DELTA_BINARY_PACKED);
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
     }
-    for name in [ID, SIG, RAW, CONTENT] {
-        properties = properties.set_column_dictionary_enabled(column(name), false);
+    for column in those(&[ID, SIG, RAW, CONTENT]) {
+        properties = properties.set_column_dictionary_enabled(column, false);
     }
-    for name in [ID, PUBKEY, SIG, RAW, CONTENT] {
-        properties = properties.set_column_statistics_enabled(column(name), EnabledStatistics::None);
+    for column in those(&[ID, PUBKEY, SIG, RAW, CONTENT]) {
+        properties = properties.set_column_statistics_enabled(column, EnabledStatistics::None);
     }
     properties
 }

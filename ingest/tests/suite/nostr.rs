@@ -30,6 +30,7 @@ async fn each_event_of_two_relays_is_in_the_topic_once() {
     assert_same(&lab.values().await, &sorted(&events));
     assert_eq!((counters.published, counters.gaps), (1_500, 0));
     assert!(counters.copies >= 900 && counters.rejected.is_empty());
+    assert_eq!(counters.relays.iter().map(|relay| relay.copies).sum::<u64>(), counters.copies);
     assert_balanced(&counters);
     assert!(counters.relays.iter().all(|relay| relay.stored_done && !relay.connected));
     for record in lab.records(TOPIC).await {

@@ -17,8 +17,7 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::DataType;
-use event::schema::{CREATED_AT, events_schema};
-use event::{EventTime, Span};
+use event::{EventTime, Span, Table};
 use serde::Deserialize;
 
 use super::compare::Row;
@@ -29,7 +28,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobOptions, JobSource};
 use crate::table::TableSpec;
 
-const EVENTS: &str = "events";
 /// The feature of cases for batch alone whose job has to be refused as a stream. Others are for batch alone because
 /// rows of theirs would come too late.
 const NO_WINDOW: &str = "no window";
@@ -66,8 +64,8 @@ pub(super) struct CaseTable {
     pub(super) delay: Option<Span>,
     /// Delay in a script, where the table says one.
     pub(super) script_delay: Option<Span>,
-    /// Whether its rows are whole Nostr events.
-    nostr: bool,
+    /// The table of topics whose whole records its rows are, if they are.
+    whole: Option<Table>,
 }
 
 /// Rows that an output must hold.
@@ -237,7 +235,10 @@ impl CaseTable {
     /// # Errors
     /// `Config` when one does not fit.
     pub(super) fn read(&self, records: &[Record<'_>]) -> Result<RecordBatch> {
-        if self.nostr { rows::events(records) } else { rows::rows(records, &self.spec.schema) }
+        match self.whole {
+            Some(table) => rows::whole(records, table),
+            None => rows::rows(records, &self.spec.schema),
+        }
     }
 }
 
@@ -297,7 +298,7 @@ impl Folder<'_> {
         entries.extend(file.tables.iter().map(|(name, entry)| (name.clone(), entry)));
         let default = TableEntry::default();
         if entries.is_empty() {
-            entries.push((EVENTS.to_owned(), &default));
+            entries.push((Table::Events.name().to_owned(), &default));
         }
         let watermark = file.stream.watermark.as_deref().map(span).transpose()?;
         let alone = entries.len() == 1;
@@ -315,15 +316,15 @@ impl Folder<'_> {
     }
 
     fn table(&self, name: &str, entry: &TableEntry, alone: bool) -> Result<CaseTable> {
-        let (schema, nostr) = match &entry.columns {
-            Some(columns) => (types::schema(name, columns)?, false),
-            None if name == EVENTS => (events_schema(), true),
-            None => {
+        let (schema, whole) = match (&entry.columns, Table::named(name)) {
+            (Some(columns), _) => (types::schema(name, columns)?, None),
+            (None, Some(table)) => (table.schema(), Some(table)),
+            (None, None) => {
                 return Err(wrong(format!("table `{name}` has no columns"))
-                    .with_hint("columns = { name = \"type\", … }; only `events` has its own"));
+                    .with_hint("columns = { name = \"type\", … }; only `events` and `sightings` have their own"));
             }
         };
-        let event_time = entry.event_time.clone().or_else(|| nostr.then(|| CREATED_AT.to_owned()));
+        let event_time = entry.event_time.clone().or_else(|| whole.map(|table| table.event_time().to_owned()));
         if let Some(column) = &event_time {
             match schema.field_with_name(column).map(|field| field.data_type()) {
                 Ok(DataType::Timestamp(..)) => {}
@@ -337,7 +338,7 @@ impl Folder<'_> {
         let delay = entry.min_delay.as_deref().map(span).transpose()?;
         let script_delay = entry.watermark_delay.as_deref().map(span).transpose()?;
         let spec = TableSpec { name: name.to_owned(), schema, event_time };
-        let mut table = CaseTable { spec, rows, delay, script_delay, nostr };
+        let mut table = CaseTable { spec, rows, delay, script_delay, whole };
         let text = self.text(&file)?;
         table.rows = table.read(&rows::lines(&file.display().to_string(), &text))?;
         Ok(table)

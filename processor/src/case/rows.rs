@@ -1,14 +1,14 @@
 //! JSON objects to the rows of a table: one record batch, in the order of the objects.
 //!
 //! In: the text of each object with the place where it stands, and the table's schema. Out: a batch, or an error that
-//! names the place. Rows of the built-in table `events` are whole Nostr events; their signatures are not looked at, so
-//! that a case may hold events that nobody signed.
+//! names the place. Rows of the tables that topics hold are whole records, as `events` are whole Nostr events; their
+//! signatures are not looked at, so that a case may hold events that nobody signed.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
-use event::{Event, EventBatchBuilder, Limits, Origin};
+use event::{Origin, Table};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -52,19 +52,22 @@ pub(super) fn rows(records: &[Record<'_>], schema: &SchemaRef) -> Result<RecordB
     })
 }
 
-/// The rows of `events`, from whole Nostr events.
+/// The rows of a table that topics hold, from whole records.
 ///
 /// # Errors
-/// `Config` when a record is no event.
-pub(super) fn events(records: &[Record<'_>]) -> Result<RecordBatch> {
-    let mut builder = EventBatchBuilder::new();
+/// `Config` when a record is none of the table's.
+pub(super) fn whole(records: &[Record<'_>], table: Table) -> Result<RecordBatch> {
+    let (what, name) = match table {
+        Table::Events => ("Nostr event", table.name()),
+        Table::Sightings => ("sighting", table.name()),
+    };
+    let mut builder = table.builder();
     for (offset, record) in (0..).zip(records) {
         let json = record.text.trim();
-        let event = Event::parse(json.as_bytes(), &Limits::default()).map_err(|rejection| {
-            refused(record, format!("is no Nostr event: {rejection}"))
-                .with_hint("give table `events` columns of its own where its rows are no Nostr events")
+        builder.take(json.as_bytes(), &Origin { offset, ..Origin::default() }).map_err(|rejection| {
+            refused(record, format!("is no {what}: {rejection}"))
+                .with_hint(format!("give table `{name}` columns of its own where its rows are other ones"))
         })?;
-        builder.append(&event, &Origin { offset, ..Origin::default() }, json.as_bytes());
     }
     Ok(builder.finish())
 }
@@ -161,9 +164,9 @@ mod tests {
             "1".repeat(64),
             "2".repeat(128)
         );
-        let batch = events(&lines("input.jsonl", &event)).unwrap();
+        let batch = whole(&lines("input.jsonl", &event), Table::Events).unwrap();
         assert_eq!((batch.num_rows(), batch.schema()), (1, event::schema::events_schema()));
-        let error = events(&lines("input.jsonl", "{\"kind\": 1}")).unwrap_err();
+        let error = whole(&lines("input.jsonl", "{\"kind\": 1}"), Table::Events).unwrap_err();
         assert!(error.to_string().starts_with("`input.jsonl`, line 1 is no Nostr event"), "{error}");
         assert!(error.hint().is_some());
     }

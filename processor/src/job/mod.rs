@@ -19,8 +19,8 @@ use datafusion::optimizer::Optimizer;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::Statement;
-use event::Span;
 use event::layout::{JOBS_TOPIC, late_topic};
+use event::{Span, Table};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Memory;
@@ -76,6 +76,7 @@ pub fn built_in_jobs() -> &'static [(&'static str, &'static str)] {
         ("hashtags", include_str!("../../../jobs/hashtags.sql")),
         ("kinds", include_str!("../../../jobs/kinds.sql")),
         ("reactions", include_str!("../../../jobs/reactions.sql")),
+        ("relays", include_str!("../../../jobs/relays.sql")),
     ]
 }
 
@@ -100,12 +101,18 @@ pub struct Output {
 }
 
 impl Job {
-    /// Parses, plans and checks a job over Nostr events.
+    /// Parses, plans and checks a job over one of the tables that topics hold.
     ///
     /// # Errors
     /// `Job` with a hint, and a caret where the place is known, when the SQL cannot be run.
     pub async fn plan(source: &JobSource, options: &JobOptions) -> Result<Self> {
-        Box::pin(Self::plan_over(source, options, &[TableSpec::events()])).await
+        let job = Box::pin(Self::plan_over(source, options, &Table::ALL.map(TableSpec::of))).await?;
+        let read: Vec<String> = job.tables().map(|table| format!("`{}`", table.name)).collect();
+        match read.len() {
+            ..=1 => Ok(job),
+            _ => Err(Error::job(format!("the job reads {}, and a job reads one table", read.join(" and ")))
+                .with_hint("make a job of each; `tidegate sql` joins tables over the lake")),
+        }
     }
 
     /// Parses, plans and checks a job over any tables.
@@ -184,6 +191,12 @@ impl Job {
     #[must_use]
     pub fn outputs(&self) -> &[Output] {
         &self.outputs
+    }
+
+    /// The table that the job reads, of those that topics hold; of a job over other tables it says nothing.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        self.tables().find_map(|table| Table::named(&table.name)).unwrap_or_default()
     }
 
     /// The tables that the job reads.

@@ -313,3 +313,23 @@ async fn the_key_of_a_row_is_its_window_and_its_group_however_they_are_written()
         assert_eq!(job.key_columns(0), want, "{sql}\n{}", job.explain("raw", None));
     }
 }
+
+#[tokio::test]
+async fn a_job_reads_one_table() {
+    let of = |table: &str, time: &str| {
+        format!("SELECT window.end AS e, count(*) AS n FROM {table} GROUP BY window({time}, '1 hour')")
+    };
+    let (events, sightings) = (of("events", "created_at"), of("sightings", "received_at"));
+    for (sql, table) in [(&events, Table::Events), (&sightings, Table::Sightings)] {
+        let job = Job::plan(&source(sql), &JobOptions::default()).await.expect(sql);
+        assert_eq!(job.table(), table);
+    }
+    for both in
+        [format!("{events} UNION ALL {sightings}"), format!("INSERT INTO a {events}; INSERT INTO b {sightings}")]
+    {
+        let said = refused(&both).await;
+        assert!(said.contains("`events` and `sightings`") && said.contains("tidegate sql"), "{said}");
+    }
+    let said = refused(&of("sightings", "created_at")).await;
+    assert!(said.contains("received_at"), "{said}");
+}

@@ -61,7 +61,7 @@ fn known(text: &str) -> Option<Words> {
         return Some(Words { message: format!("there is no column `{name}`"), hint, place: None });
     }
     if let Some(name) = text.strip_prefix("table '").and_then(|rest| rest.strip_suffix("' not found")) {
-        let hint = "the table is `events`; its columns are in jobs/README.md".to_owned();
+        let hint = "the tables are `events` and `sightings`; their columns are in jobs/README.md".to_owned();
         return Some(Words { message: format!("there is no table `{}`", bare(name)), hint: Some(hint), place: None });
     }
     if let Some(rest) = text.strip_prefix("Invalid function '") {
@@ -120,7 +120,7 @@ mod tests {
             (
                 "Error during planning: table 'datafusion.public.event' not found",
                 "there is no table `event`",
-                Some("the table is `events`; its columns are in jobs/README.md"),
+                Some("the tables are `events` and `sightings`; their columns are in jobs/README.md"),
             ),
             (
                 "Error during planning: Invalid function 'cuont'.\nDid you mean 'cot'?",

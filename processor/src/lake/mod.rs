@@ -22,6 +22,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use event::Table;
 use event::layout::{LakeFormat, LakeKey};
 use event::manifest::{CoveredPartition, curated_prefix};
 use object_store::ObjectStore;
@@ -33,6 +34,8 @@ pub use verify::{Finding, VerifyProgress, VerifySettings, verify};
 #[derive(Clone, Debug)]
 pub struct LakeTable {
     store: Arc<dyn ObjectStore>,
+    /// What its rows are.
+    table: Table,
     /// Where the hours of raw objects lie.
     folder: Path,
     /// Where compacted files and manifests lie; none beside a folder that was copied.
@@ -124,7 +127,8 @@ impl LakeTable {
         Self::at(store, below(prefix, &LakeKey::topic_prefix(topic)))
     }
 
-    /// The topic whose hours lie right under `folder`. Only in a lake, below `topics`, does it have compacted files.
+    /// The topic whose hours lie right under `folder`; the folder's name says which table its rows are of. Only in a
+    /// lake, below `topics`, does it have compacted files.
     #[must_use]
     pub fn at(store: Arc<dyn ObjectStore>, folder: Path) -> Self {
         let parts: Vec<_> = folder.parts().collect();
@@ -134,7 +138,21 @@ impl LakeTable {
             }
             _ => None,
         };
-        Self { store, folder, curated, needed: Needed::default(), unreadable: Arc::default() }
+        let table = Table::of_topic(folder.filename().unwrap_or_default());
+        Self { store, table, folder, curated, needed: Needed::default(), unreadable: Arc::default() }
+    }
+
+    /// The same, whose rows are of `table`, whatever the folder's name says.
+    #[must_use]
+    pub fn holding(mut self, table: Table) -> Self {
+        self.table = table;
+        self
+    }
+
+    /// What its rows are.
+    #[must_use]
+    pub const fn table(&self) -> Table {
+        self.table
     }
 
     /// The same, to be read for these rows only.
@@ -150,7 +168,7 @@ impl LakeTable {
         &self.folder
     }
 
-    /// Lines of JSON objects that hold no event, among what was read so far.
+    /// Lines of JSON objects that are no row of the table, among what was read so far.
     #[must_use]
     pub fn unreadable(&self) -> u64 {
         self.unreadable.load(Ordering::Relaxed)

@@ -9,9 +9,9 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
+use event::Origin;
 use event::layout::LakeFormat;
-use event::schema::{CREATED_AT, ID, PUBKEY, events_schema};
-use event::{Event, EventBatchBuilder, Limits, Origin};
+use event::schema::{ID, PUBKEY};
 use flate2::bufread::MultiGzDecoder;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -30,11 +30,9 @@ use crate::error::{Error, ErrorKind, Result};
 const BATCH_ROWS: usize = 8 * 1024;
 /// Bytes of a batch made from JSON lines, nearly; an Arrow column of text holds no more than 2 GiB.
 const BATCH_BYTES: usize = 64 * 1024 * 1024;
-/// How large an event may be was decided when it came in; here it is only taken apart.
-const NO_LIMITS: Limits = Limits { event_bytes_max: usize::MAX, tags_max: usize::MAX };
 
 impl LakeTable {
-    /// The rows of `object` with the columns of the events table at `columns`, ascending.
+    /// The rows of `object` with the columns of its table at `columns`, ascending.
     ///
     /// The stream fails with `Data` when the object is not what a lander writes.
     pub fn read(&self, object: &LakeObject, columns: &[usize]) -> BoxStream<'static, Result<RecordBatch>> {
@@ -57,7 +55,7 @@ impl LakeTable {
         let damaged = move |error| unread(format!("could not read lake object `{path}`"), error);
         let mut builder = ParquetRecordBatchStreamBuilder::new(self.parquet(&object)).await.map_err(damaged.clone())?;
         let groups = self.groups(&mut builder).await.map_err(damaged.clone())?;
-        let wanted = events_schema().project(&columns)?;
+        let wanted = self.table.schema().project(&columns)?;
         let mut roots = Vec::with_capacity(columns.len());
         for field in wanted.fields() {
             let at = builder.schema().index_of(field.name()).map_err(|error| {
@@ -74,7 +72,7 @@ impl LakeTable {
             .build()
             .map_err(damaged.clone())?;
         let wanted = Arc::new(wanted);
-        Ok(rows.map_err(damaged).map(move |batch| as_events(&batch?, &wanted)).boxed())
+        Ok(rows.map_err(damaged).map(move |batch| as_written(&batch?, &wanted)).boxed())
     }
 
     /// The row groups that may hold a row that is needed: by the statistics of event time, which landers and compaction
@@ -90,7 +88,7 @@ impl LakeTable {
         };
         let mut groups = Vec::new();
         for (number, group) in metadata.row_groups().iter().enumerate() {
-            let times = leaf(CREATED_AT).and_then(|at| group.column(at).statistics());
+            let times = leaf(self.table.event_time()).and_then(|at| group.column(at).statistics());
             let mut needed = match times {
                 Some(Statistics::Int64(times)) => {
                     !lies_outside(&self.needed.event_time, times.min_opt(), times.max_opt())
@@ -137,8 +135,8 @@ fn lies_outside(range: &Range<Option<i64>>, least: Option<&i64>, most: Option<&i
     before || least.zip(range.end).is_some_and(|(least, end)| *least >= end)
 }
 
-/// The columns in the order and with the exact types of the events table.
-fn as_events(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
+/// The columns in the order and with the exact types of the table.
+fn as_written(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
     let columns = wanted.fields().iter().map(|field| {
         let at = batch.schema().index_of(field.name())?;
         let column = batch.column(at);
@@ -162,7 +160,7 @@ struct JsonLines {
 
 impl JsonLines {
     fn next(&mut self) -> Result<Option<RecordBatch>> {
-        let mut builder = EventBatchBuilder::new();
+        let mut builder = self.table.table.builder();
         let mut line = Vec::new();
         let mut ended = false;
         while builder.len() < BATCH_ROWS && builder.bytes() < BATCH_BYTES {
@@ -179,11 +177,8 @@ impl JsonLines {
             let LakeRange { partition, start: offset, .. } = self.range;
             let origin = Origin { partition, offset, ..Origin::default() };
             self.range.start += 1;
-            match Event::parse(raw, &NO_LIMITS) {
-                Ok(event) => builder.append(&event, &origin, raw),
-                Err(_) => {
-                    self.table.unreadable.fetch_add(1, Ordering::Relaxed);
-                }
+            if builder.take(raw, &origin).is_err() {
+                self.table.unreadable.fetch_add(1, Ordering::Relaxed);
             }
         }
         if ended && builder.is_empty() {

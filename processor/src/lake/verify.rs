@@ -17,8 +17,8 @@ use std::time::Duration;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use event::layout::LakeFormat;
-use event::schema::{ID, KAFKA_OFFSET, KAFKA_PARTITION, RAW, events_schema};
-use event::{Event, EventId, Limits};
+use event::schema::{KAFKA_OFFSET, KAFKA_PARTITION, RAW};
+use event::{EventId, Table};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use sha2::{Digest, Sha256};
@@ -33,8 +33,6 @@ const READ_RECORDS: usize = 4 * 1024;
 const READ_WAIT: Duration = Duration::from_secs(1);
 /// Reads of the topic without a record, after which it counts as unavailable.
 const EMPTY_READS_MAX: u32 = 60;
-/// How large an event may be was decided when it came in; here it is only taken apart.
-const NO_LIMITS: Limits = Limits { event_bytes_max: usize::MAX, tags_max: usize::MAX };
 
 /// Something that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +60,7 @@ pub struct VerifyProgress {
     pub rows: AtomicU64,
     /// Records of the topic that were compared.
     pub records: AtomicU64,
-    /// Records of the topic that hold no event, and so have no row.
+    /// Records of the topic that are no row of its table, and so have none.
     pub unreadable: AtomicU64,
     /// Findings.
     pub findings: AtomicU64,
@@ -103,7 +101,7 @@ pub async fn verify(
         if read && is_there(lake, object, settings.content, &mut report).await? {
             let rows = rows_of(lake, object, progress, &mut report).await?;
             if let (Some(topic), Some(rows)) = (&mut topic, rows) {
-                topic.compare(object, rows, progress, &mut report).await?;
+                topic.compare(object, lake.table, rows, progress, &mut report).await?;
             }
         }
         progress.objects_done.fetch_add(1, Ordering::Relaxed);
@@ -198,8 +196,8 @@ async fn is_there(lake: &LakeTable, object: &LakeObject, hash: bool, report: Rep
     }
 }
 
-/// What is kept of a row: a hash of its bytes, and its id.
-type Digests = HashMap<(i32, i64), ([u8; 32], [u8; 32])>;
+/// What is kept of a row: a hash of its bytes, and its id, where the table has one.
+type Digests = HashMap<(i32, i64), ([u8; 32], Option<EventId>)>;
 
 /// Reads an object's rows; none when it is damaged, which is reported.
 async fn rows_of(
@@ -208,11 +206,12 @@ async fn rows_of(
     progress: &VerifyProgress,
     report: Report<'_>,
 ) -> Result<Option<Digests>> {
-    let schema = events_schema();
+    let (table, schema) = (lake.table, lake.table.schema());
     let mut columns = Vec::new();
-    for name in [ID, RAW, KAFKA_PARTITION, KAFKA_OFFSET] {
+    for name in [RAW, KAFKA_PARTITION, KAFKA_OFFSET].into_iter().chain(table.id()) {
         columns.push(schema.index_of(name)?);
     }
+    columns.sort_unstable();
     let (mut digests, mut rows, mut hash) = (Digests::new(), 0_u64, Sha256::new());
     let mut batches = lake.read(object, &columns);
     loop {
@@ -226,7 +225,7 @@ async fn rows_of(
             Err(error) => return Err(error),
         };
         rows += batch.num_rows() as u64;
-        digest(object, &batch, &mut digests, &mut hash, report)?;
+        digest(table, object, &batch, &mut digests, &mut hash, report)?;
     }
     progress.rows.fetch_add(rows, Ordering::Relaxed);
     let hash = hex::encode(hash.finalize());
@@ -239,6 +238,7 @@ async fn rows_of(
 }
 
 fn digest(
+    table: Table,
     object: &LakeObject,
     batch: &RecordBatch,
     digests: &mut Digests,
@@ -249,7 +249,8 @@ fn digest(
         let missing = || Error::internal("a batch of the lake lacks a column that was asked for");
         batch.column_by_name(name).ok_or_else(missing)
     };
-    let (ids, raw) = (column(ID)?.as_fixed_size_binary(), column(RAW)?.as_binary::<i32>());
+    let ids = table.id().map(|name| Ok::<_, Error>(column(name)?.as_fixed_size_binary())).transpose()?;
+    let raw = column(RAW)?.as_binary::<i32>();
     let partitions = column(KAFKA_PARTITION)?.as_primitive::<Int32Type>();
     let offsets = column(KAFKA_OFFSET)?.as_primitive::<Int64Type>();
     for row in 0..batch.num_rows() {
@@ -263,7 +264,7 @@ fn digest(
             let detail = "the row lies outside the offsets that its object covers".to_owned();
             report(finding("damaged", Some(place), Some(object), detail))?;
         }
-        let id = ids.value(row).try_into().unwrap_or_default();
+        let id = ids.and_then(|ids| ids.value(row).try_into().ok()).map(EventId);
         if digests.insert(place, (Sha256::digest(raw.value(row)).into(), id)).is_some() {
             report(finding("twice", Some(place), Some(object), "two rows have this offset".to_owned()))?;
         }
@@ -289,6 +290,7 @@ impl TopicSide {
     async fn compare(
         &mut self,
         object: &LakeObject,
+        table: Table,
         mut rows: Digests,
         progress: &VerifyProgress,
         report: Report<'_>,
@@ -311,7 +313,7 @@ impl TopicSide {
             }
             // What lies between two objects is compared with the second one, which has no row of it.
             while let Some(record) = cursor.next_before(end).await? {
-                compare_one(object, &record, &mut rows, progress, report)?;
+                compare_one(table, object, &record, &mut rows, progress, report)?;
             }
             self.cursors.insert(held.partition, cursor);
         }
@@ -366,6 +368,7 @@ impl Cursor {
 }
 
 fn compare_one(
+    table: Table,
     object: &LakeObject,
     record: &StoredRecord,
     rows: &mut Digests,
@@ -376,7 +379,7 @@ fn compare_one(
     let place = (record.partition, record.offset);
     let value = record.value.as_deref().unwrap_or_default();
     let Some((hash, id)) = rows.remove(&place) else {
-        if Event::parse(value, &NO_LIMITS).is_ok() {
+        if table.row(value).is_ok() {
             return report(finding("no_row", Some(place), Some(object), "a record of the topic has no row".to_owned()));
         }
         progress.unreadable.fetch_add(1, Ordering::Relaxed);
@@ -386,12 +389,13 @@ fn compare_one(
     // A JSON object keeps a line feed between tokens as a blank, and a file that was made of one does.
     let blank: Vec<u8> = value.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }).collect();
     if !same(value) && !same(&blank) {
-        let detail = format!("the row has other bytes than the record; its id is {}", hex::encode(id));
+        let id = id.map(|id| format!("; its id is {id}")).unwrap_or_default();
+        let detail = format!("the row has other bytes than the record{id}");
         return report(finding("other_bytes", Some(place), Some(object), detail));
     }
-    match Event::parse(value, &NO_LIMITS).map(|event| event.id) {
-        Ok(EventId(claimed)) if claimed != id => {
-            let detail = format!("the row's id is {}, its bytes say {}", hex::encode(id), hex::encode(claimed));
+    match (id, table.row(value).map(|row| row.id)) {
+        (Some(id), Ok(Some(claimed))) if claimed != id => {
+            let detail = format!("the row's id is {id}, its bytes say {claimed}");
             report(finding("other_bytes", Some(place), Some(object), detail))
         }
         _ => Ok(()),

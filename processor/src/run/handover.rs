@@ -6,7 +6,7 @@
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Int32Type, TimestampMicrosecondType};
-use event::schema::{KAFKA_PARTITION, RECEIVED_AT, events_schema};
+use event::schema::{KAFKA_PARTITION, RECEIVED_AT};
 use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
 use topic::{OffsetRange, Offsets};
@@ -118,7 +118,7 @@ impl Handover {
     pub(super) async fn next(&mut self, job: &Job, engine: &mut Engine<'_>, emit: &mut Emit<'_>) -> Result<u64> {
         let Some(object) = self.objects.get(self.done) else { return Ok(0) };
         let Some(table) = job.plan.tables.first() else { return Ok(0) };
-        let schema = events_schema();
+        let schema = self.lake.table().schema();
         let (partition, received) = (schema.index_of(KAFKA_PARTITION)?, schema.index_of(RECEIVED_AT)?);
         let mut columns = table.columns.clone();
         columns.extend([partition, received]);

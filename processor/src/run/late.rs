@@ -1,21 +1,21 @@
 //! Late rows: the record that says which row came too late for which window.
 
 use bytes::Bytes;
-use event::EventTime;
+use event::{EventId, EventTime};
 use topic::{Record, StoredRecord};
 
 use crate::engine::LateRow;
 use crate::sink::header;
 
 /// One late (row, window) pair as a JSON line: the window, by how much it was missed, where the row lies, and the
-/// event itself.
+/// record itself.
 pub(super) fn late_line(job: &str, late: &LateRow, record: &StoredRecord, id: &str) -> String {
     let raw = record.value.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
     // Lateness in whole microseconds, printed as seconds with the digits that are there.
     let lateness = late.watermark.saturating_sub(late.time);
     format!(
         "{{\"job\":{},\"window_start\":\"{}\",\"window_end\":\"{}\",\"watermark\":\"{}\",\"lateness_seconds\":{},\
-         \"kafka_partition\":{},\"kafka_offset\":{},\"id\":\"{}\",\"event\":{}}}",
+         \"kafka_partition\":{},\"kafka_offset\":{},\"id\":{},\"event\":{}}}",
         serde_json::Value::from(job),
         micros_text(late.start),
         micros_text(late.end),
@@ -23,7 +23,7 @@ pub(super) fn late_line(job: &str, late: &LateRow, record: &StoredRecord, id: &s
         lateness as f64 / 1e6,
         record.partition,
         record.offset,
-        id,
+        serde_json::Value::from(id),
         one_line(&raw),
     )
 }
@@ -38,7 +38,13 @@ fn one_line(json: &str) -> std::borrow::Cow<'_, str> {
     if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ").into() } else { json.into() }
 }
 
-/// A late line as a record of the late topic; its key is the event's id.
+/// What a late row is known by: its event's id, or else its record's key.
+pub(super) fn late_id(record: &StoredRecord, id: Option<EventId>) -> String {
+    let key = || record.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+    id.map_or_else(key, |id| id.to_string())
+}
+
+/// A late line as a record of the late topic; its key is what the row is known by.
 pub(super) fn late_record(line: &str, job: &str, id: &str, now_ms: i64) -> Record {
     Record {
         key: Some(Bytes::copy_from_slice(id.as_bytes())),

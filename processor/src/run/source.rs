@@ -1,4 +1,4 @@
-//! The raw topic as a stream reads it: records to rows, how far each partition is, which are idle, which are too far
+//! The topic as a stream reads it: records to rows, how far each partition is, which are idle, which are too far
 //! ahead, and which are new.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use event::{Event, EventBatchBuilder, EventId, Limits, Origin};
+use event::{EventId, Origin, Table};
 use tokio::time::Instant;
 use topic::{Log, Offsets, Reader, StoredRecord};
 
@@ -24,9 +24,9 @@ pub(crate) struct Rows {
     pub(super) partitions: Vec<i32>,
     /// Microseconds since 1970.
     pub(super) received: Vec<i64>,
-    /// Position among the records, and id.
-    pub(super) origins: Vec<(usize, EventId)>,
-    /// Records that hold no event.
+    /// Position among the records, and id of the event that the row is of, where it is of one.
+    pub(super) origins: Vec<(usize, Option<EventId>)>,
+    /// Records that are no row of the table.
     pub(super) unreadable: u64,
 }
 
@@ -178,41 +178,44 @@ fn waited_out<T>(asked: topic::Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Records to rows with the columns of the events table at `columns`, in so many parts at once, in the order of the
-/// records; a record that holds no event is counted.
-pub(super) async fn decode_all(records: &Arc<[StoredRecord]>, columns: &[usize], threads: usize) -> Result<Vec<Rows>> {
+/// Records to rows with the columns of `table` at `columns`, in so many parts at once, in the order of the records; a
+/// record that is no row is counted.
+pub(super) async fn decode_all(
+    table: Table,
+    records: &Arc<[StoredRecord]>,
+    columns: &[usize],
+    threads: usize,
+) -> Result<Vec<Rows>> {
     let each = records.len().div_ceil(threads.max(1)).max(1);
     if each >= records.len() {
-        return Ok(vec![decode(records, 0..records.len(), columns)?]);
+        return Ok(vec![decode(table, records, 0..records.len(), columns)?]);
     }
     let part = |first: usize| {
         let (records, columns) = (Arc::clone(records), columns.to_vec());
-        async move { decode(&records, first..(first + each).min(records.len()), &columns) }
+        async move { decode(table, &records, first..(first + each).min(records.len()), &columns) }
     };
     at_once((0..records.len()).step_by(each).map(part)).await?.into_iter().collect()
 }
 
 /// Those of `part` to rows.
-pub(crate) fn decode(records: &[StoredRecord], part: Range<usize>, columns: &[usize]) -> Result<Rows> {
-    let mut builder = EventBatchBuilder::new();
+pub(crate) fn decode(table: Table, records: &[StoredRecord], part: Range<usize>, columns: &[usize]) -> Result<Rows> {
+    let mut builder = table.builder();
     let (mut partitions, mut received, mut origins) = (Vec::new(), Vec::new(), Vec::new());
     let mut unreadable = 0;
-    let limits = Limits::default();
     for (at, record) in part.clone().zip(&records[part]) {
         let raw = record.value.as_deref().unwrap_or_default();
-        match Event::parse(raw, &limits) {
-            Ok(event) => {
-                let origin = Origin {
-                    relay: record.header(event::layout::HEADER_RELAY),
-                    received_at_ms: Some(record.timestamp_ms),
-                    phase: record.header(event::layout::HEADER_PHASE),
-                    partition: record.partition,
-                    offset: record.offset,
-                };
-                builder.append(&event, &origin, raw);
+        let origin = Origin {
+            relay: record.header(event::layout::HEADER_RELAY),
+            received_at_ms: Some(record.timestamp_ms),
+            phase: record.header(event::layout::HEADER_PHASE),
+            partition: record.partition,
+            offset: record.offset,
+        };
+        match builder.take(raw, &origin) {
+            Ok(row) => {
                 partitions.push(record.partition);
                 received.push(record.timestamp_ms.saturating_mul(1_000));
-                origins.push((at, event.id));
+                origins.push((at, row.id));
             }
             Err(rejection) => {
                 unreadable += 1;
@@ -220,7 +223,7 @@ pub(crate) fn decode(records: &[StoredRecord], part: Range<usize>, columns: &[us
                     partition = record.partition,
                     offset = record.offset,
                     reason = rejection.reason.as_str(),
-                    "a record of the raw topic holds no event"
+                    "a record of the topic is no row of its table"
                 );
             }
         }

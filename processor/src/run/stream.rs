@@ -18,7 +18,7 @@ use topic::{Log, OffsetRange, Offsets, StoredRecord};
 
 use super::commit::{Commits, Outbox, State};
 use super::handover::Handover;
-use super::late::{late_line, late_record};
+use super::late::{late_id, late_line, late_record};
 use super::out::{Out, push};
 use super::progress::{PartitionProgress, StreamProgress};
 use super::settings::{OutputMode, Start, StreamSettings, check_settings};
@@ -280,7 +280,7 @@ impl<'a> Run<'a> {
     async fn take(&mut self, records: &Arc<[StoredRecord]>, observer: &mut dyn StreamObserver) -> Result<()> {
         // A job may read other tables than the topic's.
         let Some(table) = self.job.plan.tables.first() else { return Ok(()) };
-        let decoded = decode_all(records, &table.columns, self.settings.threads).await?;
+        let decoded = decode_all(self.job.table(), records, &table.columns, self.settings.threads).await?;
         self.progress.unreadable += decoded.iter().map(|rows| rows.unreadable).sum::<u64>();
         self.progress.rows_in += records.len() as u64;
         let parts: Vec<Part<'_>> = decoded.iter().map(Rows::part).collect();
@@ -288,11 +288,12 @@ impl<'a> Run<'a> {
         let mut out = Out::new(self.job, &self.settings, &self.topics, now_ms, observer);
         let late = self.engine.parts(0, &parts, &mut |output, rows| out.rows(output, rows, true)).await?;
         out.into_outbox(&mut self.outbox, &mut self.outbox_bytes, &mut self.progress.rows_out);
-        let origins: Vec<(usize, EventId)> = decoded.into_iter().flat_map(|rows| rows.origins).collect();
+        let origins: Vec<(usize, Option<EventId>)> = decoded.into_iter().flat_map(|rows| rows.origins).collect();
         let mut dropped = HashSet::new();
         for late in &late {
             let (at, id) = origins[late.row];
-            let (record, id) = (&records[at], id.to_string());
+            let record = &records[at];
+            let id = late_id(record, id);
             let line = late_line(self.job.name(), late, record, &id);
             self.progress.late += 1;
             if late.for_all && dropped.insert(late.row) {

@@ -15,6 +15,7 @@ mod negentropy;
 mod place;
 mod real;
 mod services;
+mod sightings;
 mod subscription;
 mod times;
 

@@ -107,11 +107,16 @@ impl Place {
 
     /// What the topic holds; on the embedded log no process may have it open.
     pub(super) fn topic_records(&self) -> Vec<Held> {
+        self.records_of(&self.topic)
+    }
+
+    /// What any topic holds; on the embedded log no process may have it open.
+    pub(super) fn records_of(&self, topic: &str) -> Vec<Held> {
         match &self.services {
-            Some(services) => read_kafka(&services.brokers, &self.topic),
+            Some(services) => read_kafka(&services.brokers, topic),
             None => {
                 let log = EmbeddedLog::open(&self.dir.path().join("log"), Clock::system()).expect("the log");
-                self.runtime.block_on(read_log(&log, &self.topic))
+                self.runtime.block_on(read_log(&log, topic))
             }
         }
     }

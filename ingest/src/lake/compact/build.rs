@@ -5,9 +5,10 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use event::Table;
 use event::layout::{LakeFormat, footer};
 use event::manifest::{CoveredPartition, CoveredRange, FOOTER_RANGES};
-use event::schema::{CREATED_AT, ID, PUBKEY, events_schema};
+use event::schema::PUBKEY;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::{KeyValue, SortingColumn};
@@ -66,10 +67,11 @@ pub(super) fn build(
     rules: Rules,
     scratch: &Path,
 ) -> Result<Built> {
-    let mut sorter = Sorter::new(scratch, RUN_BYTES);
+    let table = Table::of_topic(topic);
+    let mut sorter = Sorter::new(table, scratch, RUN_BYTES);
     let mut cover = Cover { ends: covered.to_vec(), ..Cover::default() };
     for input in inputs {
-        let piece = input.read(&mut |batch| sorter.push(batch))?;
+        let piece = input.read(table, &mut |batch| sorter.push(batch))?;
         if piece.unreadable > 0 && !rules.drop_unreadable {
             return Err(Error::new(
                 ErrorKind::Data,
@@ -82,12 +84,12 @@ pub(super) fn build(
         }
         cover.add(input, piece)?;
     }
-    let mut writer = ArrowWriter::try_new(Vec::new(), events_schema(), Some(properties()?)).map_err(failed)?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), table.schema(), Some(properties(table)?)).map_err(failed)?;
     let (mut rows, mut duplicates) = (0_u64, 0_u64);
     let (mut last, mut first_time): (Option<Key>, Option<i64>) = (None, None);
     sorter.finish(&mut |batch, keys| {
         for key in keys {
-            if let Some(twice) = last.filter(|last| last.1 == key.1) {
+            if let Some(twice) = last.filter(|last| table.has_each_id_once() && last.1 == key.1) {
                 duplicates += 1;
                 if !rules.allow_duplicates {
                     return Err(duplicate(&twice, key));
@@ -182,21 +184,20 @@ fn facts(
 }
 
 /// What is read often is written once: more compression than a lander has time for, and all that helps to skip.
-fn properties() -> Result<WriterProperties> {
-    let leaf = |name: &str| {
-        let schema = events_schema();
-        let at = schema.fields().iter().take_while(|field| field.name() != name).count();
-        i32::try_from(at).map_err(failed)
-    };
+fn properties(table: Table) -> Result<WriterProperties> {
+    let schema = table.schema();
+    // Columns before one of lists are flat, so that their places among the leaves are those among the fields.
+    let leaf = |name: &str| i32::try_from(schema.index_of(name).map_err(failed)?).map_err(failed);
     let ascending = |column_idx| SortingColumn { column_idx, descending: false, nulls_first: false };
-    // Columns before `tags` are flat, so that their places among the leaves are those among the fields.
-    let order = vec![ascending(leaf(CREATED_AT)?), ascending(leaf(ID)?)];
-    let mut properties = columns()
+    let sorted = std::iter::once(table.event_time()).chain(table.id());
+    let order = sorted.map(|name| leaf(name).map(ascending)).collect::<Result<Vec<_>>>()?;
+    let mut properties = columns(table)
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(9).map_err(failed)?))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_sorting_columns(Some(order));
-    for name in [ID, PUBKEY] {
+    let author = schema.index_of(PUBKEY).is_ok().then_some(PUBKEY);
+    for name in table.id().into_iter().chain(author) {
         let column = || ColumnPath::from(name);
         properties = properties
             .set_column_bloom_filter_enabled(column(), true)

@@ -1,6 +1,6 @@
 //! The rows of a raw object, proven to be what its lander wrote.
 //!
-//! In: an object's bytes. Out: its rows as batches of the events table, and what it covers. Its copy in the lake will be
+//! In: an object's bytes. Out: its rows as batches of the topic's table, and what it covers. Its copy in the lake will be
 //! deleted one day, so nothing is taken on trust: rows are counted and hashed as the footer says they were.
 
 use std::collections::HashMap;
@@ -9,14 +9,14 @@ use std::io::{BufRead, BufReader, Cursor};
 use arrow::array::{AsArray, RecordBatch};
 use bytes::Bytes;
 use event::layout::{LakeFormat, LakeKey, footer};
-use event::schema::{RAW, events_schema};
-use event::{Event, EventBatchBuilder, Origin};
+use event::schema::RAW;
+use event::{Origin, Table};
 use flate2::bufread::MultiGzDecoder;
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sha2::{Digest, Sha256};
 
-use super::super::object::{BATCH_BYTES, BATCH_ROWS, NO_LIMITS};
+use super::super::object::{BATCH_BYTES, BATCH_ROWS};
 use super::super::resume::{MILLIS_PER_HOUR, damaged};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -36,7 +36,7 @@ pub(super) struct Piece {
     pub(super) end: i64,
     /// Greatest received time of the partition so far, milliseconds.
     pub(super) received_max_ms: i64,
-    /// Lines that hold no event, which have no row in any form; JSON objects keep them.
+    /// Lines that are no row of the table; JSON objects keep them.
     pub(super) unreadable: u64,
 }
 
@@ -45,14 +45,14 @@ impl Input {
     ///
     /// # Errors
     /// `Data` when it is not what a lander wrote, or what `take` says.
-    pub(super) fn read(&self, take: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<Piece> {
+    pub(super) fn read(&self, table: Table, take: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<Piece> {
         match self.key.format {
-            LakeFormat::Parquet => self.read_parquet(take),
-            LakeFormat::JsonGz => self.read_json(take),
+            LakeFormat::Parquet => self.read_parquet(table, take),
+            LakeFormat::JsonGz => self.read_json(table, take),
         }
     }
 
-    fn read_parquet(&self, take: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<Piece> {
+    fn read_parquet(&self, table: Table, take: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<Piece> {
         let wrong = |error| damaged(&self.path).with_source(error);
         let reader = ParquetRecordBatchReaderBuilder::try_new(self.bytes.clone()).map_err(wrong)?;
         let entries = reader.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
@@ -67,10 +67,10 @@ impl Input {
             received_max_ms: number(footer::RECEIVED_MAX)?,
             unreadable: 0,
         };
-        let (mut rows, mut hash) = (0_i64, Sha256::new());
+        let (mut rows, mut hash, schema) = (0_i64, Sha256::new(), table.schema());
         for batch in reader.with_batch_size(BATCH_ROWS).build().map_err(wrong)? {
             let batch = batch.map_err(|error| damaged(&self.path).with_source(error))?;
-            if batch.schema().fields() != events_schema().fields() {
+            if batch.schema().fields() != schema.fields() {
                 return Err(Error::new(
                     ErrorKind::Data,
                     format!("lake object `{}` has other columns than a lander writes", self.path),
@@ -91,9 +91,9 @@ impl Input {
         Ok(piece)
     }
 
-    fn read_json(&self, take: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<Piece> {
+    fn read_json(&self, table: Table, take: &mut dyn FnMut(RecordBatch) -> Result<()>) -> Result<Piece> {
         let mut lines = BufReader::new(MultiGzDecoder::new(BufReader::new(Cursor::new(self.bytes.clone()))));
-        let (mut builder, mut line) = (EventBatchBuilder::new(), Vec::new());
+        let (mut builder, mut line) = (table.builder(), Vec::new());
         let (mut offset, mut unreadable) = (self.key.start, 0);
         loop {
             line.clear();
@@ -102,13 +102,8 @@ impl Input {
                 break;
             }
             let raw = line.strip_suffix(b"\n").unwrap_or(&line);
-            match Event::parse(raw, &NO_LIMITS) {
-                Ok(event) => {
-                    let origin = Origin { partition: self.key.partition, offset, ..Origin::default() };
-                    builder.append(&event, &origin, raw);
-                }
-                Err(_) => unreadable += 1,
-            }
+            let origin = Origin { partition: self.key.partition, offset, ..Origin::default() };
+            unreadable += u64::from(builder.take(raw, &origin).is_err());
             offset += 1;
             if builder.len() >= BATCH_ROWS || builder.bytes() >= BATCH_BYTES {
                 take(builder.finish())?;

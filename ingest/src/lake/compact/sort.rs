@@ -14,7 +14,8 @@ use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch}
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
-use event::schema::{CREATED_AT, ID, KAFKA_OFFSET, KAFKA_PARTITION, events_schema};
+use event::Table;
+use event::schema::{KAFKA_OFFSET, KAFKA_PARTITION};
 
 use super::failed;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,11 +23,13 @@ use crate::error::{Error, ErrorKind, Result};
 /// Rows of a batch that leaves a run; what the merge holds is this times the runs.
 const MERGE_ROWS: usize = 1024;
 
-/// What rows are sorted by. An id says its event time, so copies of an event are neighbours; their places decide then.
+/// What rows are sorted by: event time, id, partition, offset. The id of an event says its time, so that an event's
+/// copies are neighbours. Where the table has no id, it is all zeros.
 pub(super) type Key = (i64, [u8; 32], i32, i64);
 
 /// Sorts what it is given.
 pub(super) struct Sorter<'a> {
+    table: Table,
     scratch: &'a Path,
     run_bytes_max: usize,
     held: Vec<RecordBatch>,
@@ -36,8 +39,8 @@ pub(super) struct Sorter<'a> {
 
 impl<'a> Sorter<'a> {
     /// Runs of nearly `run_bytes_max` bytes; files go to the directory `scratch`.
-    pub(super) const fn new(scratch: &'a Path, run_bytes_max: usize) -> Self {
-        Self { scratch, run_bytes_max, held: Vec::new(), bytes: 0, runs: Vec::new() }
+    pub(super) const fn new(table: Table, scratch: &'a Path, run_bytes_max: usize) -> Self {
+        Self { table, scratch, run_bytes_max, held: Vec::new(), bytes: 0, runs: Vec::new() }
     }
 
     /// Takes rows.
@@ -56,8 +59,8 @@ impl<'a> Sorter<'a> {
 
     fn sort_held(&mut self) -> Result<RecordBatch> {
         self.bytes = 0;
-        let rows = concat_batches(&events_schema(), &std::mem::take(&mut self.held)).map_err(failed)?;
-        let mut order: Vec<(Key, u32)> = keys(&rows)?.into_iter().zip(0..).collect();
+        let rows = concat_batches(&self.table.schema(), &std::mem::take(&mut self.held)).map_err(failed)?;
+        let mut order: Vec<(Key, u32)> = keys(self.table, &rows)?.into_iter().zip(0..).collect();
         order.sort_unstable();
         let order: UInt32Array = order.into_iter().map(|(_, row)| row).collect();
         take_record_batch(&rows, &order).map_err(failed)
@@ -88,11 +91,11 @@ impl<'a> Sorter<'a> {
         let mut runs = Vec::with_capacity(self.runs.len() + 1);
         if !self.held.is_empty() {
             let rest = self.sort_held()?;
-            runs.push(Run::open(Box::new(slices(&rest).collect::<Vec<_>>().into_iter().map(Ok)))?);
+            runs.push(Run::open(self.table, Box::new(slices(&rest).collect::<Vec<_>>().into_iter().map(Ok)))?);
         }
         for file in self.runs {
             let batches = StreamReader::try_new(BufReader::new(file), None).map_err(failed)?;
-            runs.push(Run::open(Box::new(batches.map(|batch| batch.map_err(failed))))?);
+            runs.push(Run::open(self.table, Box::new(batches.map(|batch| batch.map_err(failed))))?);
         }
         merge(runs.into_iter().flatten().collect(), emit)
     }
@@ -103,15 +106,15 @@ fn slices(rows: &RecordBatch) -> impl Iterator<Item = RecordBatch> {
     starts.map(|start| rows.slice(start, MERGE_ROWS.min(rows.num_rows() - start)))
 }
 
-/// The keys of a batch of the events table.
-fn keys(rows: &RecordBatch) -> Result<Vec<Key>> {
+/// The keys of a batch of `table`.
+fn keys(table: Table, rows: &RecordBatch) -> Result<Vec<Key>> {
     let column = |name: &str| rows.column_by_name(name).ok_or_else(|| failed(std::fmt::Error));
-    let (time, id) =
-        (column(CREATED_AT)?.as_primitive::<TimestampMicrosecondType>(), column(ID)?.as_fixed_size_binary());
+    let time = column(table.event_time())?.as_primitive::<TimestampMicrosecondType>();
+    let ids = table.id().map(|name| Ok(column(name)?.as_fixed_size_binary())).transpose()?;
     let partition = column(KAFKA_PARTITION)?.as_primitive::<Int32Type>();
     let offset = column(KAFKA_OFFSET)?.as_primitive::<Int64Type>();
     let key = |row: usize| {
-        let id: [u8; 32] = id.value(row).try_into().map_err(failed)?;
+        let id: [u8; 32] = ids.map_or(Ok([0; 32]), |ids| ids.value(row).try_into()).map_err(failed)?;
         Ok((time.value(row), id, partition.value(row), offset.value(row)))
     };
     (0..rows.num_rows()).map(key).collect()
@@ -119,6 +122,7 @@ fn keys(rows: &RecordBatch) -> Result<Vec<Key>> {
 
 /// A sorted sequence of batches, and how far it has been merged.
 struct Run {
+    table: Table,
     rest: Box<dyn Iterator<Item = Result<RecordBatch>>>,
     batch: RecordBatch,
     keys: Vec<Key>,
@@ -126,16 +130,16 @@ struct Run {
 }
 
 impl Run {
-    fn open(mut rest: Box<dyn Iterator<Item = Result<RecordBatch>>>) -> Result<Option<Self>> {
+    fn open(table: Table, mut rest: Box<dyn Iterator<Item = Result<RecordBatch>>>) -> Result<Option<Self>> {
         let Some(batch) = rest.next().transpose()? else { return Ok(None) };
-        let keys = keys(&batch)?;
-        Ok(Some(Self { rest, batch, keys, at: 0 }))
+        let keys = keys(table, &batch)?;
+        Ok(Some(Self { table, rest, batch, keys, at: 0 }))
     }
 
     /// Goes on to the next batch; `false` at the end.
     fn turn(&mut self) -> Result<bool> {
         let Some(batch) = self.rest.next().transpose()? else { return Ok(false) };
-        (self.keys, self.batch, self.at) = (keys(&batch)?, batch, 0);
+        (self.keys, self.batch, self.at) = (keys(self.table, &batch)?, batch, 0);
         Ok(true)
     }
 }

@@ -4,6 +4,7 @@
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
+use event::Table;
 use event::layout::{HEADER_PHASE, HEADER_RELAY, LakeFormat, LakeKey};
 use event::manifest::{CoveredPartition, CoveredRange, Manifest};
 use event::schema::{CREATED_AT, ID, KAFKA_OFFSET, KAFKA_PARTITION, PHASE, RAW, RELAY};
@@ -36,7 +37,7 @@ fn key(partition: i32, start: i64, hour: i64, format: LakeFormat) -> LakeKey {
 
 /// A raw object as the lander makes it of these values.
 fn input(format: LakeFormat, partition: i32, start: i64, values: &[String]) -> Input {
-    let mut open = OpenObject::try_new(format, start, HOUR).expect("an object");
+    let mut open = OpenObject::try_new(Table::Events, format, start, HOUR).expect("an object");
     for (offset, value) in (start..).zip(values) {
         let header = |name: &str, value: &str| Header { name: name.into(), value: value.to_owned().into() };
         let record = StoredRecord {
@@ -119,9 +120,9 @@ proptest! {
             values.chunks(700).zip(0..).map(|(part, at)| input(LakeFormat::Parquet, at, 0, part)).collect();
         let sorted = |run_bytes| {
             let scratch = std::env::temp_dir();
-            let mut sorter = Sorter::new(&scratch, run_bytes);
+            let mut sorter = Sorter::new(Table::Events, &scratch, run_bytes);
             for part in &parts {
-                part.read(&mut |batch| sorter.push(batch)).expect("read");
+                part.read(Table::Events, &mut |batch| sorter.push(batch)).expect("read");
             }
             let mut all: Vec<Key> = Vec::new();
             sorter.finish(&mut |batch, keys| {
@@ -151,6 +152,36 @@ fn an_event_that_is_there_twice_is_an_error_unless_it_may_be() {
     assert!(words.contains("partition 0 offset 1") && words.contains("partition 1 offset 7"), "{words}");
     let kept = built(&twice, &[], Rules { allow_duplicates: true, ..STRICT }).expect("built");
     assert_eq!((kept.rows, kept.duplicates), (3, 1));
+}
+
+#[test]
+fn sightings_are_sorted_by_receipt_and_one_event_may_have_many() {
+    let sighting = |number: u8, received_at_ms: i64, created_at: Option<i64>| {
+        let (id, relay, phase) = (event::EventId([number; 32]), "wss://a".into(), "live".into());
+        event::Sighting { id, relay, received_at_ms, phase, first: created_at.is_some(), created_at }.to_json()
+    };
+    let values =
+        [sighting(9, 5_000, None), sighting(2, 7_000, Some(3)), sighting(9, 4_000, Some(1)), sighting(1, 5_000, None)];
+    for format in [LakeFormat::Parquet, LakeFormat::JsonGz] {
+        let mut open = OpenObject::try_new(Table::Sightings, format, 0, HOUR).expect("an object");
+        for (offset, value) in (0..).zip(&values) {
+            let value = Some(value.clone().into());
+            let record = StoredRecord { partition: 0, offset, timestamp_ms: 1, key: None, value, headers: Vec::new() };
+            assert_eq!(open.append(&record, 1).expect("appended"), None);
+        }
+        let key = LakeKey { topic: "t.sightings".into(), ..key(0, 0, HOUR, format) };
+        let bytes = open.finish(&key.topic, 0, 4).expect("finished").bytes;
+        let object = Input { path: Path::from(key.to_string()), key, bytes };
+        let file = build("t.sightings", &[object], &[], STRICT, &std::env::temp_dir()).expect("built");
+        assert_eq!((file.rows, file.event_time), (4, Some((4_000_000, 7_000_000))), "{format:?}");
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file.bytes).expect("Parquet").build().expect("rows");
+        let offsets = |batch: RecordBatch| {
+            assert_eq!(batch.schema().fields(), Table::Sightings.schema().fields());
+            batch.column_by_name(KAFKA_OFFSET).expect("a column").as_primitive::<Int64Type>().values().to_vec()
+        };
+        let order: Vec<i64> = reader.flat_map(|batch| offsets(batch.expect("a batch"))).collect();
+        assert_eq!(order, [2, 3, 0, 1], "{format:?}");
+    }
 }
 
 #[test]
