@@ -2,6 +2,7 @@
 //! one process.
 
 mod coverage;
+mod group;
 mod redrive;
 
 use std::path::PathBuf;
@@ -63,7 +64,9 @@ Examples:
   tidegate ingest nostr --relay ws://127.0.0.1:7777 --once --max-future off
   tidegate ingest nostr --relay wss://nos.lol --once --lookback '7 days'
   tidegate ingest nostr --relay wss://nos.lol --kinds 1,7,5000-6999 \\
-    --kafka-brokers localhost:9092 --lake s3://raw-data")]
+    --kafka-brokers localhost:9092 --lake s3://raw-data
+  tidegate ingest nostr --relay wss://nos.lol,wss://relay.damus.io \\
+    --kafka-brokers localhost:9092 --no-lake --group porch")]
 struct NostrArgs {
     /// Relay URL, ws:// or wss://; repeatable, or separated by commas
     #[arg(
@@ -106,6 +109,8 @@ struct NostrArgs {
     #[arg(long)]
     refetch: bool,
 
+    #[command(flatten)]
+    group: group::GroupArgs,
     #[command(flatten)]
     intake: IntakeArgs,
     #[command(flatten, next_help_heading = "Log")]
@@ -208,6 +213,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
             };
             let settings = NostrSettings {
                 relays: args.relays,
+                group: args.group.settings(&args.log)?,
                 once: args.once,
                 since,
                 until: args.until,
@@ -279,6 +285,9 @@ pub(crate) fn totals(counters: &CountersSnapshot) -> String {
         format!("copies {}", grouped(counters.copies)),
         format!("published {}", grouped(counters.published)),
     ];
+    if counters.handed_in > 0 {
+        parts.insert(2, format!("handed in {}", grouped(counters.handed_in)));
+    }
     if counters.filtered > 0 {
         parts.push(format!("filtered {}", grouped(counters.filtered)));
     }
