@@ -2,6 +2,7 @@
 //! one process.
 
 mod coverage;
+mod group;
 mod redrive;
 
 use std::path::PathBuf;
@@ -67,7 +68,9 @@ Examples:
   tidegate ingest nostr --relay wss://nos.lol --once --lookback '7 days'
   tidegate ingest nostr --relay wss://nos.lol,wss://relay.damus.io --sightings
   tidegate ingest nostr --relay wss://nos.lol --kinds 1,7,5000-6999 \\
-    --kafka-brokers localhost:9092 --lake s3://raw-data")]
+    --kafka-brokers localhost:9092 --lake s3://raw-data
+  tidegate ingest nostr --relay wss://nos.lol,wss://relay.damus.io \\
+    --kafka-brokers localhost:9092 --no-lake --group porch")]
 struct NostrArgs {
     /// Relay URL, ws:// or wss://; repeatable, or separated by commas
     #[arg(
@@ -120,9 +123,11 @@ struct NostrArgs {
 
     /// Keep a record of every delivery of an event by a relay, copies too, in the topic nostr-sighting (or
     /// <topic>.sightings) and in the lake
-    #[arg(long)]
+    #[arg(long, conflicts_with = "group")]
     sightings: bool,
 
+    #[command(flatten)]
+    group: group::GroupArgs,
     #[command(flatten)]
     intake: IntakeArgs,
     #[command(flatten, next_help_heading = "Log")]
@@ -227,6 +232,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
             };
             let settings = NostrSettings {
                 relays: args.relays,
+                group: args.group.settings(&args.log)?,
                 once: args.once,
                 since,
                 until: args.until,
@@ -302,6 +308,9 @@ pub(crate) fn totals(counters: &CountersSnapshot) -> String {
     ];
     if counters.sightings > 0 {
         parts.push(format!("sightings {}", grouped(counters.sightings)));
+    }
+    if counters.handed_in > 0 {
+        parts.insert(2, format!("handed in {}", grouped(counters.handed_in)));
     }
     if counters.filtered > 0 {
         parts.push(format!("filtered {}", grouped(counters.filtered)));

@@ -94,6 +94,13 @@ pub(crate) fn is_sighting_topic(topic: &str) -> bool {
     topic == NOSTR_SIGHTING_TOPIC || topic.ends_with(SIGHTINGS)
 }
 
+/// Topic through which the collectors of a group hand frames for `raw_topic` to whoever settles them; the key is the id
+/// that the event claims.
+#[must_use]
+pub fn intake_topic(raw_topic: &str) -> String {
+    format!("{raw_topic}.intake")
+}
+
 /// Topic of the authors' newest relay lists, from which the counts in `relay_topic` come, one key a kind and author.
 #[must_use]
 pub fn relay_lists_topic(relay_topic: &str) -> String {

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use event::EventId;
-use topic::Log;
+use topic::{Log, StoredRecord};
 
 use crate::coverage::Page;
 use crate::error::{Error, ErrorKind, Result};
@@ -223,15 +223,16 @@ impl Dedup {
         let mut tail = Tail::newest(log, topic, last).await.map_err(failed)?;
         let mut count = 0;
         while let Some(records) = tail.next().await.map_err(failed)? {
-            for record in records {
-                let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
-                if let Some(id) = key.and_then(EventId::from_hex) {
-                    self.confirm(&id);
-                    count += 1;
-                }
-            }
+            count += records.iter().map(|record| u64::from(self.learn(record))).sum::<u64>();
         }
         Ok(count)
+    }
+
+    /// The raw topic holds this record; whether its key is an id.
+    pub(crate) fn learn(&self, record: &StoredRecord) -> bool {
+        let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+        let id = key.and_then(EventId::from_hex);
+        id.inspect(|id| self.confirm(id)).is_some()
     }
 
     fn shard(&self, id: &EventId) -> MutexGuard<'_, Shard> {

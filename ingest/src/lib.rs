@@ -11,9 +11,10 @@
 //!
 //! Read in this order: `relay` (one connection: ask, read, page, come back), `file` (lines instead of frames),
 //! `verifier` (bytes become belief, off the socket's task), `dedup` (ids verified and acknowledged), `parcel` and
-//! `publish` (to the raw topic, then acknowledged), `sighting` (who delivered what, if wanted), `rejected` (what is turned away, with its reason), `redrive` (once
-//! more), `pipeline` (the stations put together), [`lake`] (topic to objects), [`directory`] (what the topic says of
-//! relays), `nip11` (what a relay says of itself), `metrics`.
+//! `publish` (to the raw topic, then acknowledged), `sighting` (who delivered what, if wanted), `rejected` (what is
+//! turned away, with its reason), `redrive` (once more), `pipeline` (the stations put together), `owner` (who ingests into
+//! a topic), `group` (several processes that share the relays), [`lake`] (topic to objects), [`directory`] (what the
+//! topic says of relays), `nip11` (what a relay says of itself), `metrics`.
 //!
 //! The crate reads no environment, prints nothing and never exits; log, store and clock are handed in.
 
@@ -27,10 +28,12 @@ mod edit;
 mod error;
 mod file;
 mod frame;
+mod group;
 mod kinds;
 pub mod lake;
 mod metrics;
 mod nip11;
+mod owner;
 mod parcel;
 mod pipeline;
 mod publish;
@@ -52,7 +55,7 @@ pub use metrics::{Counters, CountersSnapshot, RelaySnapshot};
 pub use pipeline::create_topics;
 pub use redrive::{RedriveCounts, RedriveSettings, Redriven, redrive};
 pub use relay::{Answer, Backoff, Broadcast, BroadcastSettings, RelayAnswers, normal_relay_url, nostr};
-pub use settings::{FileSettings, IntakeSettings, NostrSettings, Reconcile};
+pub use settings::{FileSettings, GroupSettings, IntakeSettings, NostrSettings, Reconcile};
 
 /// What a run works with, and what its owner watches it by.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! What was received, refused, published and landed: counters that only grow, and a snapshot of them as plain data.
 //!
-//! Once everything is published, `received = published + copies + filtered + rejected (all reasons) + rejected_again`.
+//! Once everything is published, `received = published + copies + filtered + rejected (all reasons) + rejected_again`; of
+//! a group the sums over its members, since one receives what another publishes.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +23,8 @@ pub struct Counters {
     pub published: AtomicU64,
     /// Deliveries acknowledged by the sightings topic.
     pub sightings: AtomicU64,
+    /// Frames that a member of a group has handed in: acknowledged by the intake topic.
+    pub handed_in: AtomicU64,
     /// Stretches of a relay's past that could not be proven complete: a dense second, an answer that cannot be paged.
     pub gaps: AtomicU64,
     /// Events that a relay had stored and that its live subscription, which stood, had not brought.
@@ -110,6 +113,7 @@ impl Counters {
             rejected_again: read(&self.rejected_again),
             published: read(&self.published),
             sightings: read(&self.sightings),
+            handed_in: read(&self.handed_in),
             gaps: read(&self.gaps),
             missed_live: read(&self.missed_live),
             landed_rows: read(&self.landed_rows),
@@ -137,6 +141,8 @@ pub struct CountersSnapshot {
     pub published: u64,
     /// Deliveries acknowledged by the sightings topic.
     pub sightings: u64,
+    /// Frames acknowledged by the intake topic of a group.
+    pub handed_in: u64,
     /// Stretches not proven complete.
     pub gaps: u64,
     /// Events that live subscriptions did not bring.

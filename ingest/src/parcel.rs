@@ -8,7 +8,7 @@ use bytes::Bytes;
 use event::layout::{HEADER_PHASE, HEADER_RECEIVED_AT, HEADER_RELAY, HEADER_SOURCE};
 use event::{EventId, Reason};
 use tokio::sync::OwnedSemaphorePermit;
-use topic::{Header, Record};
+use topic::{Header, Offsets, Record};
 
 use crate::coverage::Page;
 
@@ -120,6 +120,8 @@ pub(crate) struct Parcel {
     pub(crate) gaps: Vec<Record>,
     /// Deliveries: the first ones of the parcel's events, and copies of these and of events before.
     pub(crate) sightings: Vec<Record>,
+    /// How far the intake topic is settled once the parcel is delivered.
+    pub(crate) offsets: Offsets,
     /// Room that is free again once the parcel is delivered.
     pub(crate) room: Vec<Arc<OwnedSemaphorePermit>>,
 }
@@ -157,11 +159,12 @@ impl Parcel {
     }
 
     fn holds_no_other(&self) -> bool {
-        [&self.events, &self.rejected, &self.coverage, &self.gaps].iter().all(|records| records.is_empty())
+        self.offsets.is_empty()
+            && [&self.events, &self.rejected, &self.coverage, &self.gaps].iter().all(|records| records.is_empty())
     }
 
-    /// Takes the second half of the events out, with their ids, and with what is proven once all of them are there.
-    /// Sightings stay with their events; those of events before go with the second half.
+    /// Takes the second half of the events out, with their ids, and with what is proven or settled once all of them are
+    /// there. Sightings stay with their events; those of events before go with the second half.
     pub(crate) fn split(&mut self) -> Self {
         let half = self.ids.len() / 2;
         let (ids, events) = (self.ids.split_off(half), self.events.split_off(half));
@@ -173,6 +176,7 @@ impl Parcel {
             sightings,
             coverage: std::mem::take(&mut self.coverage),
             gaps: std::mem::take(&mut self.gaps),
+            offsets: std::mem::take(&mut self.offsets),
             ..Self::default()
         }
     }
@@ -185,11 +189,13 @@ mod tests {
     #[test]
     fn what_is_proven_goes_with_the_last_of_the_events() {
         let event = |at: u8| Outgoing::Event(EventId([at; 32]), Record::default(), Held::default());
-        let mut first = Parcel { coverage: vec![Record::default()], ..Parcel::of((0..5).map(event)) };
+        let mut first =
+            Parcel { coverage: vec![Record::default()], offsets: vec![(0, 5)], ..Parcel::of((0..5).map(event)) };
         let rest = first.split();
         assert_eq!((first.ids.len(), rest.ids.len()), (2, 3));
         assert_eq!((first.events.len(), rest.events.len()), (2, 3));
         assert!(first.coverage.is_empty() && rest.coverage.len() == 1);
+        assert!(first.offsets.is_empty() && rest.offsets == [(0, 5)]);
         assert_eq!(rest.ids.last(), Some(&EventId([4; 32])));
     }
 

@@ -16,18 +16,19 @@ use crate::Components;
 use crate::coverage::{Ledger, Page};
 use crate::dedup::Dedup;
 use crate::error::{Error, ErrorKind, Result};
+use crate::group::settle_leftover;
 use crate::metrics::{Counters, add};
 use crate::parcel::{Arrival, Outgoing};
-use crate::publish::{Desk, Publisher};
+use crate::publish::{Desk, PATIENCE_AT_END, Publisher};
 use crate::rejected::Refused;
 use crate::settings::IntakeSettings;
 use crate::sighting::Sightings;
-use crate::verifier::{Input, Rules, Verifier};
+use crate::verifier::{Input, Rules, Verifier, work};
 
 /// Arrivals that wait for a verifier, of all sources together.
 const INPUTS_MAX: usize = 4_096;
 /// Records that wait for the publisher: two parcels, so that one fills while the other is under way.
-const OUTGOING_MAX: usize = 10_000;
+pub(crate) const OUTGOING_MAX: usize = 10_000;
 /// Memory for events between their sockets and the log.
 const ROOM_KIB: u32 = 128 * 1_024;
 /// Largest record the topics take: an event of 1 MiB and its headers, with room.
@@ -56,7 +57,27 @@ pub(crate) struct Intake {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ended;
 
+/// Memory for what is between sockets and the log, of one process.
+pub(crate) fn room() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(ROOM_KIB as usize))
+}
+
+/// A queue of arrivals, of the length that all have.
+pub(crate) fn inputs() -> (mpsc::Sender<Input>, mpsc::Receiver<Input>) {
+    mpsc::channel(INPUTS_MAX)
+}
+
 impl Intake {
+    pub(crate) fn new(
+        queue: mpsc::Sender<Input>,
+        dedup: &Arc<Dedup>,
+        counters: &Arc<Counters>,
+        room: Arc<Semaphore>,
+    ) -> Self {
+        let (dedup, counters) = (Arc::clone(dedup), Arc::clone(counters));
+        Self { queue, dedup, counters, sightings: Sightings::default(), room }
+    }
+
     /// Takes in an event with the id it claims, waiting while the queue is full; `false` when it is a copy of one that
     /// was verified before, which ends here.
     pub(crate) async fn event(&self, arrival: Arrival, id: Option<EventId>) -> std::result::Result<bool, Ended> {
@@ -90,7 +111,7 @@ impl Intake {
         let kib = u32::try_from(arrival.raw.len() / 1_024 + 1).unwrap_or(u32::MAX).min(ROOM_KIB);
         let room = Arc::clone(&self.room).acquire_many_owned(kib).await.map_err(|_| Ended)?;
         arrival.held.room = Some(Arc::new(room));
-        self.queue.send(Input { arrival, refused }).await.map_err(|_| Ended)
+        self.queue.send(Input { arrival, refused, cut: None }).await.map_err(|_| Ended)
     }
 }
 
@@ -128,14 +149,28 @@ impl Pipeline {
             dedup: Arc::clone(&dedup),
             ledger: Arc::clone(&ledger),
             counters: Arc::clone(&components.counters),
-            clock: components.clock.clone(),
             stop: stop.clone(),
             copies,
+            patience: PATIENCE_AT_END,
         };
         // First: what a process before us had open is ended, so that what the topic holds then is all there is.
-        let publisher = Publisher::open(Arc::clone(&components.log), &settings.topic, desk, settings.if_free).await?;
+        let (log, clock) = (Arc::clone(&components.log), &components.clock);
+        let mut publisher = Publisher::lone(log, &settings.topic, desk, clock, settings.if_free).await?;
+        let log = components.log.as_ref();
         dedup.restore(log, settings).await?;
         let refused = Arc::new(Refused::read_back(log, &rejected_topic(&settings.topic)).await?);
+        let verifiers = settings.verifier_threads();
+        if publisher.leftover() {
+            let verifier = Verifier {
+                rules: Rules::of(settings),
+                dedup: Arc::clone(&dedup),
+                refused: Arc::clone(&refused),
+                // A group notes none.
+                sightings: Sightings::default(),
+                counters: Arc::clone(&components.counters),
+            };
+            settle_leftover(log, &settings.topic, Arc::new(verifier), verifiers, &mut publisher).await?;
+        }
         let (outgoing, queue) = mpsc::channel(OUTGOING_MAX);
         let mut tasks = JoinSet::new();
         let ended = stop.clone().drop_guard();
@@ -143,16 +178,12 @@ impl Pipeline {
             let _ended = ended;
             publisher.run(queue).await
         });
-        let verifiers = match settings.verifiers {
-            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            chosen => chosen,
-        };
         Ok(Self { tasks, stop, rules: Rules::of(settings), dedup, ledger, refused, verifiers, outgoing, sightings })
     }
 
     /// Starts the verifiers behind a queue that many relays share.
     pub(crate) fn intake(&mut self, counters: &Arc<Counters>) -> Intake {
-        let (queue, inputs) = mpsc::channel(INPUTS_MAX);
+        let (queue, inputs) = inputs();
         let inputs = Arc::new(Mutex::new(inputs));
         let verifier = Arc::new(Verifier {
             rules: self.rules.clone(),
@@ -166,13 +197,11 @@ impl Pipeline {
             let ended = self.stop.clone().drop_guard();
             self.tasks.spawn_blocking(move || {
                 let _ended = ended;
-                verifier.work(&inputs, &out);
+                work(&inputs, |input| verifier.settle(input), &out);
                 Ok(())
             });
         }
-        let room = Arc::new(Semaphore::new(ROOM_KIB as usize));
-        let (dedup, counters, sightings) = (Arc::clone(&self.dedup), Arc::clone(counters), self.sightings.clone());
-        Intake { queue, dedup, counters, sightings, room }
+        Intake { sightings: self.sightings.clone(), ..Intake::new(queue, &self.dedup, counters, room()) }
     }
 
     /// The publisher's queue, for a source that keeps its own order.
@@ -215,7 +244,7 @@ pub async fn create_topics(log: &dyn topic::Log, settings: &IntakeSettings) -> R
     Ok(())
 }
 
-async fn create(log: &dyn topic::Log, name: &str, partitions: i32, more: &[(&str, &str)]) -> Result<()> {
+pub(crate) async fn create(log: &dyn topic::Log, name: &str, partitions: i32, more: &[(&str, &str)]) -> Result<()> {
     let config =
         [("cleanup.policy", "delete"), ("max.message.bytes", MESSAGE_BYTES_MAX), ("retention.ms", RETENTION_MS)];
     let kept = config.iter().filter(|(key, _)| more.iter().all(|(other, _)| other != key));

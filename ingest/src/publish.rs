@@ -2,8 +2,9 @@
 //! transaction is committed.
 //!
 //! One task owns the writer, and the writer's transactional id is the raw topic's: a second process that ingests into
-//! the same topic takes over, and this one ends and says who did. What a relay's answers prove is written in the
-//! transaction that holds the last event of theirs.
+//! the same topic takes over, and this one ends and says who did ([`crate::owner`]). What a relay's answers prove is
+//! written in the transaction that holds the last event of theirs. The members of a group have publishers of their own
+//! ([`crate::group`]), whose ids are those of partitions: some hand frames in, some settle them.
 //!
 //! A log that is away is waited for. Whether it took the parcel that it did not answer for is decided by a new writer
 //! of the same id, which ends what the old one had open, and by reading the topic's end.
@@ -12,9 +13,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use event::layout::{coverage_topic, gap_topic, rejected_topic, sighting_topic};
+use event::layout::{coverage_topic, gap_topic, intake_topic, rejected_topic, sighting_topic};
 use event::{Clock, Reason, Rejection};
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ use crate::coverage::Ledger;
 use crate::dedup::Dedup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{Counters, add};
+use crate::owner::{Owner, fence, fence_members, group_id, topic_id};
 use crate::parcel::{Outgoing, Parcel};
 use crate::rejected;
 use crate::relay::Backoff;
@@ -31,40 +32,32 @@ use crate::sighting::Copies;
 use crate::tail::Tail;
 
 /// Records of a parcel at most.
-const PARCEL_RECORDS_MAX: usize = 5_000;
+pub(crate) const PARCEL_RECORDS_MAX: usize = 5_000;
 /// How long the first record of a parcel waits for others: a transaction costs the broker some round trips and the disk
 /// an fsync, whatever it holds.
 const LINGER: Duration = Duration::from_millis(50);
-/// Key, in the coverage topic, of the record that says who ingests.
-const OWNER_KEY: &str = "owner";
 /// How often the ends of the topics are noted, from which on a parcel in doubt is looked for, and up to which the index
 /// of known ids holds what the topic does.
 const NOTE_ENDS_EVERY: Duration = Duration::from_secs(10);
-/// How long a log that is away is waited for once we are told to end.
-const PATIENCE_AT_END: Duration = Duration::from_secs(30);
+/// How long a log that is away is waited for once a lone process is told to end.
+pub(crate) const PATIENCE_AT_END: Duration = Duration::from_secs(30);
+/// By then whoever took over has said so, if it lives.
+const SUCCESSOR_WITHIN: Duration = Duration::from_secs(10);
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(10) };
 
-/// Who ingests into a topic.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Owner {
-    /// Host and process, for people.
-    place: String,
-    /// When it began, RFC 3339.
-    since: String,
-    /// It has ended in good order, and the topic is free.
-    #[serde(default)]
-    ended: bool,
-}
-
-/// The topics of a raw topic.
+/// Where a publisher writes.
 #[derive(Clone, Debug)]
-struct Topics {
+pub(crate) struct Topics {
     raw: String,
+    /// Where events go: the raw topic, or the intake of a group's.
+    events: String,
     rejected: String,
     coverage: String,
     gaps: String,
     /// None where sightings are not wanted.
     sightings: Option<String>,
+    /// Group and topic of what is settled.
+    offsets: (String, String),
 }
 
 /// What a publisher needs beside the log.
@@ -73,20 +66,24 @@ pub(crate) struct Desk {
     pub(crate) dedup: Arc<Dedup>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) clock: Clock,
     /// Fires when no more will come.
     pub(crate) stop: CancellationToken,
     /// Copies to be noted, where sightings are wanted.
     pub(crate) copies: Copies,
+    /// How long a log that is away is waited for from then on.
+    pub(crate) patience: Duration,
 }
 
 /// Owner of the log's writer.
 pub(crate) struct Publisher {
     log: Arc<dyn Log>,
     writer: Box<dyn Writer>,
+    /// The writer's transactional id.
+    id: String,
     topics: Topics,
     desk: Desk,
-    owner: Owner,
+    /// What says that this process alone ingests; none for a member of a group.
+    owner: Option<Owner>,
     /// Offsets from which on what this run wrote last is to be found, by topic.
     ends: HashMap<String, Offsets>,
     noted_at: Instant,
@@ -97,35 +94,69 @@ impl Publisher {
     ///
     /// # Errors
     /// `Unavailable` when the log cannot be reached, `Fenced` when the topic is not free.
-    pub(crate) async fn open(log: Arc<dyn Log>, raw_topic: &str, desk: Desk, if_free: bool) -> Result<Self> {
-        let topics = Topics {
-            raw: raw_topic.to_owned(),
-            rejected: rejected_topic(raw_topic),
-            coverage: coverage_topic(raw_topic),
-            gaps: gap_topic(raw_topic),
-            sightings: desk.copies.are_wanted().then(|| sighting_topic(raw_topic)),
-        };
-        let since = event::EventTime::from_millis(desk.clock.now_ms()).map(|now| now.to_string()).unwrap_or_default();
-        if let Some(other) = owner(log.as_ref(), &topics.coverage).await.filter(|other| if_free && !other.ended) {
-            let message = format!(
-                "{} ingests into topic `{raw_topic}` since {}, or did and was cut off: end it first, or take over from it with --take-over",
-                other.place, other.since
-            );
-            return Err(Error::new(ErrorKind::Fenced, message));
+    pub(crate) async fn lone(
+        log: Arc<dyn Log>,
+        raw_topic: &str,
+        desk: Desk,
+        clock: &Clock,
+        if_free: bool,
+    ) -> Result<Self> {
+        if if_free && let Some(other) = Owner::read(log.as_ref(), raw_topic).await?.filter(|other| !other.ended) {
+            return Err(other.refusal(raw_topic));
         }
-        let writer = writer(log.as_ref(), raw_topic).await?;
-        let owner = Owner { place: event::place(), since, ended: false };
-        let (ends, noted_at) = (HashMap::new(), Instant::now());
-        let mut publisher = Self { log, writer, topics, desk, owner, ends, noted_at };
-        publisher.note_ends().await?;
+        let id = topic_id(raw_topic);
+        let writer = fence(log.as_ref(), raw_topic, &id).await?;
+        // Only now: whoever takes over writes the record under this id, so that nobody else has since.
+        let before = Owner::read(log.as_ref(), raw_topic).await?;
+        let owner = Owner::here(clock, None).after(before.as_ref());
+        let sightings = desk.copies.are_wanted().then(|| sighting_topic(raw_topic));
+        let topics = Topics { sightings, ..Topics::settling(raw_topic) };
+        let mut publisher = Self::open(log, writer, id, topics, desk).await?;
+        let after_group = owner.leftover;
+        publisher.owner = Some(owner);
         publisher.tell_owner().await?;
+        if after_group {
+            fence_members(publisher.log.as_ref(), raw_topic).await?;
+        }
         Ok(publisher)
     }
 
+    /// A publisher with the newest writer of an id.
+    ///
+    /// # Errors
+    /// `Unavailable` when the log cannot be reached.
+    pub(crate) async fn open(
+        log: Arc<dyn Log>,
+        writer: Box<dyn Writer>,
+        id: String,
+        topics: Topics,
+        desk: Desk,
+    ) -> Result<Self> {
+        let (ends, noted_at) = (HashMap::new(), Instant::now());
+        let mut publisher = Self { log, writer, id, topics, desk, owner: None, ends, noted_at };
+        publisher.note_ends().await?;
+        Ok(publisher)
+    }
+
+    /// Whether what a group has handed in is to be settled first.
+    pub(crate) fn leftover(&self) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.leftover)
+    }
+
+    /// What lay in a group's intake has been delivered.
+    pub(crate) async fn leftover_is_settled(&mut self) -> Result<()> {
+        if let Some(owner) = &mut self.owner {
+            owner.leftover = false;
+        }
+        self.tell_owner().await
+    }
+
     async fn tell_owner(&mut self) -> Result<()> {
-        let value = serde_json::to_vec(&self.owner).expect("text always has a JSON form");
-        let owner = Record { key: Some(OWNER_KEY.into()), value: Some(value.into()), ..Record::default() };
-        self.deliver(Parcel { coverage: vec![owner], ..Parcel::default() }).await
+        let coverage: Vec<Record> = self.owner.iter().map(Owner::record).collect();
+        match coverage.is_empty() {
+            true => Ok(()),
+            false => self.deliver(Parcel { coverage, ..Parcel::default() }).await,
+        }
     }
 
     /// Publishes until the queue is closed and empty and nothing is left to be entered.
@@ -137,12 +168,11 @@ impl Publisher {
         let mut open = true;
         while open {
             open = fill(&mut queue, &self.desk.ledger, &mut self.desk.copies, &mut waiting).await;
-            let mut parcel = Parcel::of(waiting.drain(..));
-            parcel.ids.iter().for_each(|id| self.desk.dedup.placed(id));
+            let mut parcel = self.pack(waiting.drain(..));
             self.desk.copies.pack(&mut parcel, &self.desk.dedup);
             // Only now: the last shares in what relays answered are given up by packing.
             (parcel.coverage, parcel.gaps) = self.desk.ledger.take_unwritten();
-            self.desk.copies.mark(&mut parcel, &self.owner.since);
+            self.desk.copies.mark(&mut parcel, self.owner.as_ref().map_or("", Owner::since));
             if !parcel.is_empty() {
                 self.deliver(parcel).await?;
             }
@@ -154,15 +184,27 @@ impl Publisher {
             let mut parcel = Parcel::default();
             self.desk.copies.pack(&mut parcel, &self.desk.dedup);
             (parcel.coverage, parcel.gaps) = self.desk.ledger.take_unwritten();
-            self.desk.copies.mark(&mut parcel, &self.owner.since);
+            self.desk.copies.mark(&mut parcel, self.owner.as_ref().map_or("", Owner::since));
             self.deliver(parcel).await?;
         }
-        self.owner.ended = true;
+        if let Some(owner) = &mut self.owner {
+            owner.ended = true;
+        }
         self.tell_owner().await
     }
 
+    /// Gives records their place in a transaction.
+    pub(crate) fn pack(&self, outgoing: impl IntoIterator<Item = Outgoing>) -> Parcel {
+        let parcel = Parcel::of(outgoing.into_iter());
+        parcel.ids.iter().for_each(|id| self.desk.dedup.placed(id));
+        parcel
+    }
+
     /// Has the parcel committed, once.
-    async fn deliver(&mut self, parcel: Parcel) -> Result<()> {
+    ///
+    /// # Errors
+    /// As [`Publisher::run`]; of what is not committed the next copy is new again.
+    pub(crate) async fn deliver(&mut self, parcel: Parcel) -> Result<()> {
         self.desk.dedup.sound()?;
         let mut parcels = vec![parcel];
         while let Some(mut parcel) = parcels.pop() {
@@ -182,7 +224,8 @@ impl Publisher {
                     }
                 }
                 Err(error) => {
-                    parcel.ids.iter().for_each(|id| self.desk.dedup.release(id));
+                    parcels.push(parcel);
+                    parcels.iter().flat_map(|parcel| &parcel.ids).for_each(|id| self.desk.dedup.release(id));
                     return Err(error);
                 }
             }
@@ -194,8 +237,10 @@ impl Publisher {
         // Noted before this parcel was committed, and the writer was never fenced: nobody else's record lies before them.
         let ends = self.ends.get(&self.topics.raw).map_or(&[][..], Vec::as_slice);
         self.desk.dedup.confirm_all(&parcel.ids, ends).await?;
-        add(&self.desk.counters.published, parcel.ids.len() as u64);
-        add(&self.desk.counters.sightings, parcel.sightings.len() as u64);
+        let counters = &self.desk.counters;
+        let counter = if self.topics.hands_in() { &counters.handed_in } else { &counters.published };
+        add(counter, parcel.ids.len() as u64);
+        add(&counters.sightings, parcel.sightings.len() as u64);
         parcel.reasons.iter().for_each(|reason| self.desk.counters.add_rejected(*reason));
         Ok(())
     }
@@ -212,17 +257,18 @@ impl Publisher {
                 Err(error) => {
                     let abort = self.writer.abort().await;
                     tracing::debug!(?abort, "a parcel was refused");
-                    return Err(Error::of_log(format!("could not write to topic `{}`", self.topics.raw), error));
+                    return Err(Error::of_log(format!("could not write to topic `{}`", self.topics.events), error));
                 }
             };
             if self.desk.stop.is_cancelled()
-                && Instant::now() >= *end_by.get_or_insert(Instant::now() + PATIENCE_AT_END)
+                && Instant::now() >= *end_by.get_or_insert(Instant::now() + self.desk.patience)
             {
-                let message = format!("topic `{}` did not take the last {} events", self.topics.raw, parcel.ids.len());
+                let message =
+                    format!("topic `{}` did not take the last {} events", self.topics.events, parcel.ids.len());
                 return Err(Error::of_log(message, error));
             }
             failures += 1;
-            tracing::warn!(topic = self.topics.raw, failures, %error, "could not publish, will try again");
+            tracing::warn!(topic = self.topics.events, failures, %error, "could not publish, will try again");
             sleep(BACKOFF.delay(failures, rand::random())).await;
             outcome = self.again(parcel).await;
         }
@@ -230,7 +276,7 @@ impl Publisher {
 
     /// After an outcome that is not known: ends the transaction for certain, and writes anew only what is not there.
     async fn again(&mut self, parcel: &Parcel) -> topic::Result<()> {
-        self.writer = self.log.writer(Some(&transactional_id(&self.topics.raw))).await?;
+        self.writer = self.log.writer(Some(&self.id)).await?;
         if self.holds(parcel).await? {
             return Ok(());
         }
@@ -239,17 +285,22 @@ impl Publisher {
 
     async fn transact(&mut self, parcel: &Parcel) -> topic::Result<()> {
         self.writer.begin().await?;
-        for (topic, records) in self.topics.of(parcel) {
+        for (topic, records) in self.topics.records(parcel) {
             if !records.is_empty() {
                 self.writer.send(topic, records.clone()).await?;
             }
+        }
+        if !parcel.offsets.is_empty() {
+            let (group, topic) = &self.topics.offsets;
+            self.writer.send_offsets(group, topic, &parcel.offsets).await?;
         }
         self.writer.commit().await
     }
 
     /// Whether a parcel was committed: all of it was or nothing, so that one record tells.
     async fn holds(&mut self, parcel: &Parcel) -> topic::Result<bool> {
-        let Some((topic, record)) = self.topics.of(parcel).find_map(|(topic, records)| Some((topic, records.first()?)))
+        let Some((topic, record)) =
+            self.topics.records(parcel).find_map(|(topic, records)| Some((topic, records.first()?)))
         else {
             return Ok(true);
         };
@@ -271,8 +322,8 @@ impl Publisher {
     /// Everything written so far lies before these offsets.
     async fn note_ends(&mut self) -> Result<()> {
         self.noted_at = Instant::now();
-        let Topics { raw, rejected, coverage, gaps, sightings } = &self.topics;
-        for topic in [raw, rejected, coverage, gaps].into_iter().chain(sightings) {
+        let Topics { events, rejected, coverage, gaps, sightings, .. } = &self.topics;
+        for topic in [events, rejected, coverage, gaps].into_iter().chain(sightings) {
             match self.log.ranges(topic).await {
                 Ok(ranges) => {
                     let ends = ranges.iter().map(|range| (range.partition, range.end)).collect();
@@ -286,44 +337,61 @@ impl Publisher {
         Ok(())
     }
 
+    /// Who took over from this process, which alone ingested: it fences first, and says so a moment later.
+    async fn successor(&mut self) -> Option<Owner> {
+        let own = self.owner.clone()?;
+        let deadline = Instant::now() + SUCCESSOR_WITHIN;
+        loop {
+            let now = Owner::read(self.log.as_ref(), &self.topics.raw).await.ok().flatten();
+            let other = now.filter(|now| *now != own);
+            if other.is_some() || Instant::now() >= deadline {
+                return other;
+            }
+            sleep(BACKOFF.first).await;
+        }
+    }
+
     /// Says who took over.
     async fn fenced(&mut self, source: topic::Error) -> Error {
-        let who = match owner(self.log.as_ref(), &self.topics.coverage).await.filter(|owner| *owner != self.owner) {
-            Some(owner) => format!("{}, which began at {}", owner.place, owner.since),
-            None => "another process".to_owned(),
-        };
+        let who = self.successor().await.map_or_else(|| "another process".to_owned(), |owner| owner.who());
         let message = format!("ingest into topic `{}` was taken over by {who}", self.topics.raw);
         Error::new(ErrorKind::Fenced, message).with_source(source)
     }
 }
 
 impl Topics {
+    /// Of whoever publishes, and settles what was handed in.
+    pub(crate) fn settling(raw_topic: &str) -> Self {
+        Self {
+            raw: raw_topic.to_owned(),
+            events: raw_topic.to_owned(),
+            rejected: rejected_topic(raw_topic),
+            coverage: coverage_topic(raw_topic),
+            gaps: gap_topic(raw_topic),
+            sightings: None,
+            offsets: (group_id(raw_topic), intake_topic(raw_topic)),
+        }
+    }
+
+    /// Of a member that hands frames in.
+    pub(crate) fn handing_in(raw_topic: &str) -> Self {
+        Self { events: intake_topic(raw_topic), ..Self::settling(raw_topic) }
+    }
+
+    fn hands_in(&self) -> bool {
+        self.events != self.raw
+    }
+
     /// The records of a parcel by topic; what comes first tells whether the parcel is there.
-    fn of<'a>(&'a self, parcel: &'a Parcel) -> impl Iterator<Item = (&'a str, &'a Vec<Record>)> {
+    fn records<'a>(&'a self, parcel: &'a Parcel) -> impl Iterator<Item = (&'a str, &'a Vec<Record>)> {
         let always = [
-            (self.raw.as_str(), &parcel.events),
+            (self.events.as_str(), &parcel.events),
             (&self.rejected, &parcel.rejected),
             (&self.gaps, &parcel.gaps),
             (&self.coverage, &parcel.coverage),
         ];
         always.into_iter().chain(self.sightings.as_deref().map(|topic| (topic, &parcel.sightings)))
     }
-}
-
-/// One for each raw topic, so that it has one owner.
-fn transactional_id(raw_topic: &str) -> String {
-    format!("tidegate.ingest.{raw_topic}")
-}
-
-/// Who ingests, or did last, as far as that can be read.
-async fn owner(log: &dyn Log, coverage_topic: &str) -> Option<Owner> {
-    let record = log.last_by_key(coverage_topic, OWNER_KEY.as_bytes()).await.ok().flatten()?;
-    serde_json::from_slice(record.value.as_deref()?).ok()
-}
-
-async fn writer(log: &dyn Log, raw_topic: &str) -> Result<Box<dyn Writer>> {
-    let opened = log.writer(Some(&transactional_id(raw_topic))).await;
-    opened.map_err(|source| Error::of_log(format!("could not open a writer for topic `{raw_topic}`"), source))
 }
 
 /// The one event of a parcel becomes a rejected record: the log does not take it, and it must not hold the rest up.

@@ -4,7 +4,7 @@
 //! counted after that, over restarts too, since a run begins with what the topic holds. Lines of a file are each their
 //! own, see `file`.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use event::Rejection;
@@ -20,7 +20,7 @@ use crate::tail::Tail;
 /// Longest value of a rejected record; what is longer is cut, and `full_len` says so.
 pub(crate) const VALUE_BYTES_MAX: usize = 1 << 20;
 /// Refused bytes remembered by their hash; beyond it the oldest may be written once more.
-const REMEMBERED_MAX: usize = 200_000;
+pub(crate) const REMEMBERED_MAX: usize = 200_000;
 
 /// Hash and length of input that may have been cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,45 +38,64 @@ impl Whole {
 /// Refused bytes by hash: those that the topic held when the run began, and those of the run.
 #[derive(Debug)]
 pub(crate) struct Refused {
-    before: Generations,
+    before: Arc<Mutex<Generations>>,
     now: Mutex<Generations>,
 }
 
 impl Refused {
     pub(crate) fn new() -> Self {
-        let generations = || Generations::new(REMEMBERED_MAX);
-        Self { before: generations(), now: Mutex::new(generations()) }
+        let generations = || Mutex::new(Generations::new(REMEMBERED_MAX));
+        Self { before: Arc::new(generations()), now: generations() }
+    }
+
+    /// A run that begins while others may go on: what this one refuses and does not come to write is forgotten with it,
+    /// and what `self` learns of the topic meanwhile counts.
+    pub(crate) fn anew(&self) -> Self {
+        Self { before: Arc::clone(&self.before), ..Self::new() }
+    }
+
+    /// The rejected topic holds a record with this key.
+    pub(crate) fn learn(&self, key: &[u8]) {
+        let mut sha256 = [0; 32];
+        if hex::decode_to_slice(key, &mut sha256).is_ok() {
+            lock(&self.before).insert(prefix(&sha256));
+        }
     }
 
     /// Remembers the newest records of the rejected topic `topic`.
     pub(crate) async fn read_back(log: &dyn Log, topic: &str) -> Result<Self> {
         let failed = |source| Error::of_log(format!("could not read back topic `{topic}`"), source);
-        let mut refused = Self::new();
+        let refused = Self::new();
         let mut tail = Tail::newest(log, topic, REMEMBERED_MAX as u64).await.map_err(failed)?;
         while let Some(records) = tail.next().await.map_err(failed)? {
-            for key in records.iter().filter_map(|record| record.key.as_deref()) {
-                let mut sha256 = [0; 32];
-                if hex::decode_to_slice(key, &mut sha256).is_ok() {
-                    refused.before.insert(prefix(&sha256));
-                }
-            }
+            records.iter().filter_map(|record| record.key.as_deref()).for_each(|key| refused.learn(key));
         }
         Ok(refused)
     }
 
     /// `true` when these bytes had not been refused before.
     pub(crate) fn is_first(&self, whole: &Whole) -> bool {
-        !self.before(whole) && self.now.lock().unwrap_or_else(PoisonError::into_inner).insert(prefix(&whole.sha256))
+        !self.before(whole) && lock(&self.now).insert(prefix(&whole.sha256))
     }
 
     /// Whether these bytes had been refused before the run began.
     pub(crate) fn before(&self, whole: &Whole) -> bool {
-        self.before.contains(prefix(&whole.sha256))
+        lock(&self.before).contains(prefix(&whole.sha256))
     }
 }
 
-/// The record of `rejection`: key = SHA-256 of all the bytes in hex, value = the bytes, up to 1 MiB of them.
+fn lock(generations: &Mutex<Generations>) -> MutexGuard<'_, Generations> {
+    generations.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The record of `rejection` on its way.
 pub(crate) fn record(arrival: &Arrival, whole: &Whole, rejection: Rejection) -> Outgoing {
+    let reason = rejection.reason;
+    Outgoing::Rejected(reason, record_of(arrival, whole, rejection), arrival.held.clone())
+}
+
+/// The record of `rejection`: key = SHA-256 of all the bytes in hex, value = the bytes, up to 1 MiB of them.
+pub(crate) fn record_of(arrival: &Arrival, whole: &Whole, rejection: Rejection) -> Record {
     let record = Record {
         key: None,
         value: Some(arrival.raw.clone()),
@@ -84,8 +103,7 @@ pub(crate) fn record(arrival: &Arrival, whole: &Whole, rejection: Rejection) -> 
         timestamp_ms: Some(arrival.received_at_ms),
         partition: None,
     };
-    let reason = rejection.reason;
-    Outgoing::Rejected(reason, turned_away(record, whole, rejection), arrival.held.clone())
+    turned_away(record, whole, rejection)
 }
 
 /// The rejected record of one that was meant for the raw topic.
@@ -143,5 +161,15 @@ mod tests {
         assert!(refused.is_first(&Whole::of(b"junk")));
         assert!(!refused.is_first(&Whole::of(b"junk")));
         assert!(refused.is_first(&Whole::of(b"other junk")));
+    }
+
+    #[test]
+    fn what_a_run_has_not_written_is_forgotten_with_it_and_what_the_topic_holds_is_not() {
+        let topic = Refused::new();
+        assert!(topic.anew().is_first(&Whole::of(b"junk")));
+        let run = topic.anew();
+        assert!(run.is_first(&Whole::of(b"junk")) && !run.is_first(&Whole::of(b"junk")));
+        topic.learn(hex::encode(Whole::of(b"written elsewhere").sha256).as_bytes());
+        assert!(!run.is_first(&Whole::of(b"written elsewhere")));
     }
 }

@@ -62,6 +62,33 @@ impl Default for IntakeSettings {
     }
 }
 
+impl IntakeSettings {
+    /// How many threads verify.
+    pub(crate) fn verifier_threads(&self) -> usize {
+        match self.verifiers {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            chosen => chosen,
+        }
+    }
+}
+
+/// A place among several processes that share the relays of one raw topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// Name of the group; all its members have the same raw topic and the same relays.
+    pub name: String,
+    /// Silence after which a member counts as gone and others take over from it. Default 20 seconds.
+    pub session_timeout: Duration,
+}
+
+impl GroupSettings {
+    /// The defaults, for the group of this name.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), session_timeout: Duration::from_secs(20) }
+    }
+}
+
 /// A look at what a relay has stored, over and over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reconcile {
@@ -78,6 +105,8 @@ pub struct NostrSettings {
     pub relays: Vec<String>,
     /// Where events go, and what is believed.
     pub intake: IntakeSettings,
+    /// Share the relays with the other members of a group; on Kafka only, and not with `once`. Default none.
+    pub group: Option<GroupSettings>,
     /// Return once everything stored has been fetched from every relay and published. Default false.
     pub once: bool,
     /// With `once`: sessions in a row without progress after which a relay is given up. Default 5.
@@ -124,6 +153,7 @@ impl Default for NostrSettings {
         Self {
             relays: Vec::new(),
             intake: IntakeSettings::default(),
+            group: None,
             once: false,
             attempts_max: 5,
             backoff: Backoff::default(),

@@ -24,6 +24,12 @@ impl Tail {
         Self::of(log, topic, ranges).await
     }
 
+    /// All records that can have been committed by now: waits for transactions that are open.
+    pub(crate) async fn written(log: &dyn Log, topic: &str) -> Result<Self> {
+        let ranges = log.written(topic).await?;
+        Self::of(log, topic, ranges).await
+    }
+
     /// About the `last` newest records.
     pub(crate) async fn newest(log: &dyn Log, topic: &str, last: u64) -> Result<Self> {
         let mut ranges = log.ranges(topic).await?;
@@ -35,9 +41,10 @@ impl Tail {
         Self::of(log, topic, ranges).await
     }
 
-    /// Records from these offsets on; of a partition that is not named, or whose offset is gone, all of them.
+    /// Records from these offsets on that can have been committed by now; of a partition that is not named, or whose
+    /// offset is gone, all of them.
     pub(crate) async fn since(log: &dyn Log, topic: &str, from: &[(i32, i64)]) -> Result<Self> {
-        let mut ranges = log.ranges(topic).await?;
+        let mut ranges = log.written(topic).await?;
         for range in &mut ranges {
             let asked = from.iter().find(|(partition, _)| *partition == range.partition);
             range.start = asked.map_or(range.start, |(_, offset)| range.start.max(*offset));
@@ -50,6 +57,11 @@ impl Tail {
         let from: Offsets = ranges.iter().map(|range| (range.partition, range.start)).collect();
         let reader = if from.is_empty() { None } else { Some(log.reader(topic, from).await?) };
         Ok(Self { topic: topic.to_owned(), ranges, reader })
+    }
+
+    /// Next offset of every partition with something to be read.
+    pub(crate) fn positions(&self) -> Offsets {
+        self.reader.as_ref().map(|reader| reader.positions()).unwrap_or_default()
     }
 
     /// The next records; none when everything has been read.

@@ -24,7 +24,7 @@ const BATCH: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     kinds: Kinds,
-    limits: Limits,
+    pub(crate) limits: Limits,
     max_future: Option<Span>,
 }
 
@@ -72,6 +72,8 @@ impl Rules {
 pub(crate) struct Input {
     pub(crate) arrival: Arrival,
     pub(crate) refused: Option<Rejection>,
+    /// Hash and length of the whole, where only a part of it is here.
+    pub(crate) cut: Option<Whole>,
 }
 
 /// What all workers share.
@@ -84,29 +86,34 @@ pub(crate) struct Verifier {
     pub(crate) counters: Arc<Counters>,
 }
 
-impl Verifier {
-    /// One worker: works until the queue is closed and empty, or nobody takes the results.
-    pub(crate) fn work(&self, queue: &Mutex<mpsc::Receiver<Input>>, out: &mpsc::Sender<Outgoing>) {
-        let mut batch = Vec::with_capacity(BATCH);
-        loop {
-            // A poisoned lock means that another worker has panicked while it waited: the run is over.
-            let Ok(taken) = queue.lock().map(|mut queue| queue.blocking_recv_many(&mut batch, BATCH)) else { return };
-            if taken == 0 {
+/// One worker: takes inputs until the queue is closed and empty, or nobody takes what becomes of them.
+pub(crate) fn work(
+    queue: &Mutex<mpsc::Receiver<Input>>,
+    settle: impl Fn(Input) -> Option<Outgoing>,
+    out: &mpsc::Sender<Outgoing>,
+) {
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        // A poisoned lock means that another worker has panicked while it waited: the run is over.
+        let Ok(taken) = queue.lock().map(|mut queue| queue.blocking_recv_many(&mut batch, BATCH)) else { return };
+        if taken == 0 {
+            return;
+        }
+        for input in batch.drain(..) {
+            let Some(outgoing) = settle(input) else { continue };
+            if out.blocking_send(outgoing).is_err() {
                 return;
-            }
-            for input in batch.drain(..) {
-                let Some(outgoing) = self.settle(input) else { continue };
-                if out.blocking_send(outgoing).is_err() {
-                    return;
-                }
             }
         }
     }
+}
 
-    fn settle(&self, input: Input) -> Option<Outgoing> {
-        let Input { mut arrival, refused } = input;
+impl Verifier {
+    /// What becomes of an input: an event that nobody had, a refusal that nobody had, or nothing.
+    pub(crate) fn settle(&self, input: Input) -> Option<Outgoing> {
+        let Input { mut arrival, refused, cut } = input;
         if let Some(rejection) = refused {
-            return self.refuse(&arrival, rejection);
+            return self.refuse(&arrival, cut, rejection);
         }
         // Looked up a second time: while it waited in the queue, another relay's copy may have been verified.
         let claimed = EventId::scan(&arrival.raw);
@@ -127,7 +134,7 @@ impl Verifier {
                 add(&self.counters.filtered, 1);
                 None
             }
-            Verdict::Refused(rejection) => self.refuse(&arrival, rejection),
+            Verdict::Refused(rejection) => self.refuse(&arrival, cut, rejection),
         }
     }
 
@@ -138,8 +145,8 @@ impl Verifier {
         let _ = self.sightings.copy_blocking(arrival, id);
     }
 
-    fn refuse(&self, arrival: &Arrival, rejection: Rejection) -> Option<Outgoing> {
-        let whole = Whole::of(&arrival.raw);
+    fn refuse(&self, arrival: &Arrival, cut: Option<Whole>, rejection: Rejection) -> Option<Outgoing> {
+        let whole = cut.unwrap_or_else(|| Whole::of(&arrival.raw));
         if self.refused.is_first(&whole) {
             return Some(rejected::record(arrival, &whole, rejection));
         }

@@ -7,11 +7,13 @@
 //! `max.message.bytes`.
 
 mod client;
+mod group;
 mod reader;
 mod writer;
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -22,11 +24,15 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::task::spawn_blocking;
 
 use self::client::{KafkaContext, error_of, joined};
+use self::group::{KafkaMembership, Member};
 use self::reader::{KafkaReader, Poller};
 use self::writer::KafkaWriter;
 use crate::name::{check_spec, no_partition, no_topic, out_of_range};
 use crate::partitioner::partition_for_key;
-use crate::{Error, ErrorKind, Log, OffsetRange, Offsets, Reader, Result, StoredRecord, TopicInfo, TopicSpec, Writer};
+use crate::{
+    Error, ErrorKind, GroupSpec, Log, Membership, OffsetRange, Offsets, Reader, Result, StoredRecord, TopicInfo,
+    TopicSpec, Writer,
+};
 
 /// How often a cluster is asked again for what it does not have yet.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -74,6 +80,8 @@ struct Shared {
     settings: KafkaSettings,
     /// Answers questions about topics and offsets; reads no records.
     asker: BaseConsumer<KafkaContext>,
+    /// Groups that this process has joined, left ones as well.
+    members: Mutex<HashMap<String, Weak<Member>>>,
 }
 
 impl KafkaLog {
@@ -83,7 +91,7 @@ impl KafkaLog {
     /// `Config` when a setting is not one of librdkafka's or has no value that it takes.
     pub fn connect(settings: KafkaSettings) -> Result<Self> {
         let asker = client::consumer(&settings, "tidegate")?;
-        Ok(Self { shared: Arc::new(Shared { settings, asker }) })
+        Ok(Self { shared: Arc::new(Shared { settings, asker, members: Mutex::default() }) })
     }
 
     async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Shared) -> Result<T> + Send + 'static) -> Result<T> {
@@ -208,9 +216,9 @@ impl Shared {
         Ok((0..partitions).filter_map(of).collect())
     }
 
-    /// Start and end of a partition, whatever in it is committed: the transaction of another writer that is open hides
+    /// Starts and ends of partitions, whatever in them is committed: the transaction of another writer that is open hides
     /// what was committed after it, so that the last stable offset does not say what there is to know.
-    fn written(&self, topic: &str, partition: i32) -> Result<(i64, i64)> {
+    fn written(&self, topic: &str, partitions: impl Iterator<Item = i32>) -> Result<Vec<OffsetRange>> {
         let settings = &self.settings;
         let mut config = client::base(settings);
         config
@@ -220,15 +228,20 @@ impl Shared {
         let asker: BaseConsumer<KafkaContext> =
             config.create_with_context(KafkaContext).map_err(|error| client::setup_error(settings, error))?;
         let tried = format!("look up the end of topic `{topic}`");
-        self.ask(&tried, || asker.fetch_watermarks(topic, partition, settings.timeout))
+        let range = |partition| {
+            let (start, end) = self.ask(&tried, || asker.fetch_watermarks(topic, partition, settings.timeout))?;
+            Ok(OffsetRange { partition, start, end })
+        };
+        partitions.map(range).collect()
     }
 
     fn last_by_key(&self, topic: &str, key: &[u8]) -> Result<Option<StoredRecord>> {
         let partition = partition_for_key(key, self.partitions(topic)?);
-        let (start, end) = self.written(topic, partition)?;
-        if start >= end {
+        let written = self.written(topic, std::iter::once(partition))?;
+        let Some(OffsetRange { start, end, .. }) = written.first().copied().filter(|range| range.start < range.end)
+        else {
             return Ok(None);
-        }
+        };
         let mut poller = Poller::new(&self.settings, topic, &vec![(partition, start)])?;
         let mut last = None;
         poller.read_to(end, self.settings.timeout, |record| {
@@ -280,6 +293,11 @@ impl Log for KafkaLog {
         self.blocking(move |shared| shared.ranges(&topic)).await
     }
 
+    async fn written(&self, topic: &str) -> Result<Vec<OffsetRange>> {
+        let topic = topic.to_owned();
+        self.blocking(move |shared| shared.written(&topic, 0..shared.partitions(&topic)?)).await
+    }
+
     async fn offsets_at(&self, topic: &str, timestamp_ms: i64) -> Result<Offsets> {
         let topic = topic.to_owned();
         self.blocking(move |shared| shared.offsets_at(&topic, timestamp_ms)).await
@@ -306,6 +324,10 @@ impl Log for KafkaLog {
     async fn last_by_key(&self, topic: &str, key: &[u8]) -> Result<Option<StoredRecord>> {
         let (topic, key) = (topic.to_owned(), key.to_vec());
         self.blocking(move |shared| shared.last_by_key(&topic, &key)).await
+    }
+
+    async fn join(&self, spec: &GroupSpec) -> Result<Box<dyn Membership>> {
+        Ok(Box::new(KafkaMembership::join(self, spec).await?))
     }
 }
 

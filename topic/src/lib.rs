@@ -8,6 +8,7 @@
 
 mod embedded;
 mod error;
+mod group;
 mod kafka;
 mod name;
 mod partitioner;
@@ -21,6 +22,7 @@ use bytes::Bytes;
 
 pub use embedded::EmbeddedLog;
 pub use error::{Error, ErrorKind, Result};
+pub use group::{Change, GroupSpec, Membership, Turn};
 pub use kafka::{KafkaLog, KafkaSettings};
 pub use partitioner::partition_for_key;
 
@@ -132,6 +134,15 @@ pub trait Log: Send + Sync + Debug {
     /// `NotFound` when there is no such topic.
     async fn ranges(&self, topic: &str) -> Result<Vec<OffsetRange>>;
 
+    /// As [`Log::ranges`], but each end lies after all that was written by now, in transactions that are still open as
+    /// well: a reader that has come there has seen all that can have been committed by now.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such topic.
+    async fn written(&self, topic: &str) -> Result<Vec<OffsetRange>> {
+        self.ranges(topic).await
+    }
+
     /// For every partition, by partition, the offset of the first record whose time is at or after `timestamp_ms`,
     /// or the end where there is none.
     ///
@@ -165,6 +176,16 @@ pub trait Log: Send + Sync + Debug {
     /// # Errors
     /// `NotFound` when there is no such topic.
     async fn last_by_key(&self, topic: &str, key: &[u8]) -> Result<Option<StoredRecord>>;
+
+    /// Joins a group. Offsets that a writer of this log sends for the group from then on count only while this process
+    /// is a member of it.
+    ///
+    /// # Errors
+    /// `Config` when the log belongs to one process, or the group cannot be; `NotFound` when there is no such topic.
+    async fn join(&self, spec: &GroupSpec) -> Result<Box<dyn Membership>> {
+        let message = format!("group `{}` cannot be joined: this log belongs to one process, use Kafka", spec.group);
+        Err(Error::new(ErrorKind::Config, message))
+    }
 }
 
 /// Reads partitions of one topic in offset order each; the order between partitions is open.
@@ -203,10 +224,10 @@ pub trait Writer: Send {
     /// The first failure of a record sent since the last flush.
     async fn flush(&mut self) -> Result<()>;
 
-    /// Adds offsets of `group` to the open transaction.
+    /// Adds offsets of `group` to the open transaction; where this process has joined the group, as its member.
     ///
     /// # Errors
-    /// `Internal` outside a transaction, `Fenced`.
+    /// `Internal` outside a transaction, `Fenced`; `Unavailable` when the member is not up to date with its group.
     async fn send_offsets(&mut self, group: &str, topic: &str, offsets: &[(i32, i64)]) -> Result<()>;
 
     /// Commits: all records and offsets of the transaction become visible together, durably, or none does. On Kafka

@@ -52,9 +52,23 @@ impl Ledger {
     /// `Unavailable` when the log cannot be read.
     pub(crate) async fn load(log: &dyn Log, raw_topic: &str) -> Result<Self> {
         let topic = coverage_topic(raw_topic);
-        let failed = |source| Error::of_log(format!("could not read back topic `{topic}`"), source);
+        let tail = Tail::whole(log, &topic).await;
+        Self::of(tail.map_err(|source| unreadable(&topic, source))?, &topic).await
+    }
+
+    /// The same while others write: waits for what they have begun by now.
+    ///
+    /// # Errors
+    /// `Unavailable` when the log cannot be read.
+    pub(crate) async fn load_written(log: &dyn Log, raw_topic: &str) -> Result<Self> {
+        let topic = coverage_topic(raw_topic);
+        let tail = Tail::written(log, &topic).await;
+        Self::of(tail.map_err(|source| unreadable(&topic, source))?, &topic).await
+    }
+
+    async fn of(mut tail: Tail, topic: &str) -> Result<Self> {
+        let failed = |source| unreadable(topic, source);
         let mut lines = BTreeMap::new();
-        let mut tail = Tail::whole(log, &topic).await.map_err(failed)?;
         while let Some(records) = tail.next().await.map_err(failed)? {
             for record in records {
                 let Some(key) = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()) else { continue };
@@ -125,6 +139,10 @@ impl Ledger {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn unreadable(topic: &str, source: topic::Error) -> Error {
+    Error::of_log(format!("could not read back topic `{topic}`"), source)
 }
 
 fn record(key: &str, value: &impl serde::Serialize) -> Record {

@@ -44,9 +44,10 @@ pub use broadcast::{Answer, Broadcast, BroadcastSettings, RelayAnswers};
 pub(crate) use connect::tls;
 use history::{History, Wanted};
 use list::Compares;
+pub(crate) use message::created_at;
 use pace::Pace;
 use session::{End, Session};
-use url::RelayUrl;
+pub(crate) use url::RelayUrl;
 
 /// A session that lasted this long was healthy: the next failure waits as the first one does.
 const HEALTHY: Duration = Duration::from_secs(60);
@@ -78,29 +79,44 @@ pub(crate) struct Shared {
 /// Lands the events of many relays: verified, each id once, refused input to the rejected topic.
 ///
 /// Runs until `shutdown`, then drains what was read. With `once` it returns as soon as everything stored has been
-/// fetched from every relay and acknowledged by the log.
+/// fetched from every relay and acknowledged by the log. As a member of a group it follows the relays that fall to it.
 ///
 /// # Errors
 /// `Config` when a relay's URL or the topics cannot be; `Unavailable` when the log fails or, with `once`, when a relay
-/// was given up: what the others served is landed, the message names those that failed.
+/// was given up: what the others served is landed, the message names those that failed. `Fenced` when another process
+/// or group took over.
 pub async fn nostr(settings: NostrSettings, components: Components, shutdown: CancellationToken) -> Result<()> {
     let urls = RelayUrl::parse_all(&settings.relays)?;
+    if let Some(group) = settings.group.clone() {
+        return crate::group::run(settings, group, urls, components, shutdown).await;
+    }
     let stop = shutdown.child_token();
     let tls = tls()?;
     let mut pipeline = Pipeline::open(&settings.intake, &components, stop.clone()).await?;
-    let shared = Arc::new(Shared {
-        kinds: settings.intake.kinds.list(FILTER_KINDS_MAX),
-        clock: components.clock.clone(),
-        intake: pipeline.intake(&components.counters),
-        counters: Arc::clone(&components.counters),
-        tls,
-        // The operator has named these relays, so they may be anywhere.
-        asker: if settings.nip11 { Some(Asker::new(&settings.user_agent, true)?) } else { None },
-        settings,
-    });
+    let intake = pipeline.intake(&components.counters);
+    let shared = Shared::new(settings, &components, intake, tls)?;
+    let followed = follow(&urls, shared, &pipeline.ledger, &stop).await;
+    let given_up = pipeline.finish().await.and(followed)?;
+    match given_up.is_empty() {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::Unavailable, given_up.join("; "))),
+    }
+}
+
+/// Follows relays until `stop` or, with `once`, to their end; what is to be said of those that were given up.
+///
+/// # Errors
+/// `Internal` when a task panicked.
+pub(crate) async fn follow(
+    urls: &[RelayUrl],
+    shared: Shared,
+    ledger: &Arc<Ledger>,
+    stop: &CancellationToken,
+) -> Result<Vec<String>> {
+    let shared = Arc::new(shared);
     let mut tasks = JoinSet::new();
     for url in urls {
-        let relay = Relay::new(url, &shared, &pipeline.ledger);
+        let relay = Relay::new(url.clone(), &shared, ledger);
         let stop = stop.clone();
         tasks.spawn(async move { relay.follow(&stop).await });
     }
@@ -117,11 +133,29 @@ pub async fn nostr(settings: NostrSettings, components: Components, shutdown: Ca
             }
         }
     }
-    pipeline.finish().await.and(result)?;
     given_up.sort();
-    match given_up.is_empty() {
-        true => Ok(()),
-        false => Err(Error::new(ErrorKind::Unavailable, given_up.join("; "))),
+    result.map(|()| given_up)
+}
+
+impl Shared {
+    /// # Errors
+    /// `Internal` when there is no usable TLS.
+    pub(crate) fn new(
+        settings: NostrSettings,
+        components: &Components,
+        intake: Intake,
+        tls: Arc<ClientConfig>,
+    ) -> Result<Self> {
+        Ok(Self {
+            kinds: settings.intake.kinds.list(FILTER_KINDS_MAX),
+            clock: components.clock.clone(),
+            intake,
+            counters: Arc::clone(&components.counters),
+            tls,
+            // The operator has named these relays, so they may be anywhere.
+            asker: if settings.nip11 { Some(Asker::new(&settings.user_agent, true)?) } else { None },
+            settings,
+        })
     }
 }
 

@@ -45,6 +45,7 @@ struct Connection {
 
 /// Serves a websocket until either side ends it.
 pub(super) async fn serve(socket: WebSocketStream<TcpStream>, number: usize, state: Arc<State>) {
+    let _stay = state.stay();
     let mut live = state.live.subscribe();
     let (subs, acts, due) = (HashMap::new(), VecDeque::new(), Instant::now());
     let mut connection = Connection { number, state, socket, subs, acts, due };

@@ -75,9 +75,18 @@ struct State {
     served: Mutex<BTreeMap<Arc<str>, u64>>,
     turns: Mutex<BTreeMap<&'static str, usize>>,
     connections: AtomicUsize,
+    open: AtomicUsize,
+    most_open: AtomicUsize,
 }
 
 impl State {
+    /// Counts a websocket as open for as long as the value lives.
+    fn stay(self: &Arc<Self>) -> Stay {
+        let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_open.fetch_max(open, Ordering::SeqCst);
+        Stay(Arc::clone(self))
+    }
+
     /// Cues of the same sort before this one.
     fn turn_of(&self, cue: &Cue) -> usize {
         let mut turns = lock(&self.turns);
@@ -92,6 +101,15 @@ impl State {
 
     fn note_served(&self, event: &Arc<str>) {
         *lock(&self.served).entry(Arc::clone(event)).or_default() += 1;
+    }
+}
+
+/// An open websocket.
+struct Stay(Arc<State>);
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -119,6 +137,8 @@ impl ScriptedRelay {
             served: Mutex::default(),
             turns: Mutex::default(),
             connections: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            most_open: AtomicUsize::new(0),
         });
         let mut serving = JoinSet::new();
         serving.spawn(accept(listener, Arc::clone(&state)));
@@ -179,6 +199,16 @@ impl ScriptedRelay {
         self.state.connections.load(Ordering::SeqCst)
     }
 
+    /// Websockets that are open.
+    pub fn open(&self) -> usize {
+        self.state.open.load(Ordering::SeqCst)
+    }
+
+    /// Websockets that were ever open at the same time.
+    pub fn most_open(&self) -> usize {
+        self.state.most_open.load(Ordering::SeqCst)
+    }
+
     /// Events whose frames went out whole, byte for byte, and how often each did.
     pub fn served(&self) -> BTreeMap<Arc<str>, u64> {
         lock(&self.state.served).clone()
@@ -228,6 +258,7 @@ mod tests {
         assert_eq!(labels(&relay).await, ["EVENT", "EVENT", "EVENT", "EOSE"]);
         assert_eq!(relay.served().len(), 3);
         assert_eq!((relay.connections(), relay.messages("REQ").len(), relay.live_requests()), (1, 1, 0));
+        assert_eq!(relay.most_open(), 1);
     }
 
     #[tokio::test]

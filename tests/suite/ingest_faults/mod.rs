@@ -7,6 +7,7 @@
 //! fails when it has not happened soon.
 
 mod connection;
+mod group;
 mod hostile;
 mod killed;
 mod lab;

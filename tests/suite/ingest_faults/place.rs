@@ -88,7 +88,7 @@ impl Place {
         Process::start(command)
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = tidegate();
         command.args(arguments).args(["--topic", &self.topic, "--data-dir"]).arg(self.dir.path());
         if let Some(services) = &self.services {
@@ -119,6 +119,11 @@ impl Place {
                 self.runtime.block_on(read_log(&log, topic))
             }
         }
+    }
+
+    /// Host and port of the broker.
+    pub(super) fn brokers(&self) -> &str {
+        &self.services.as_ref().expect("a place with a broker").brokers
     }
 
     pub(super) fn lake_rows(&self) -> Vec<Held> {

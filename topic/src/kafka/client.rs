@@ -161,6 +161,8 @@ pub(super) fn kind_of_code(code: Code) -> ErrorKind {
         | Code::InvalidReplicationFactor
         | Code::InvalidTransactionTimeout
         | Code::InvalidGroupId
+        | Code::InvalidSessionTimeout
+        | Code::InconsistentGroupProtocol
         | Code::PolicyViolation => ErrorKind::Config,
         Code::State | Code::InvalidArgument => ErrorKind::Internal,
         _ => ErrorKind::Unavailable,

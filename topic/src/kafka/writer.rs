@@ -221,7 +221,12 @@ impl KafkaWriter {
         }
     }
 
-    async fn group(&mut self, group: &str) -> Result<Arc<ConsumerGroupMetadata>> {
+    /// Who sends offsets for `group`: this process as a member of it, as of now, or nobody that the group knows.
+    async fn group(&mut self, group: &str, topic: &str, offsets: &[(i32, i64)]) -> Result<Arc<ConsumerGroupMetadata>> {
+        if let Some(member) = self.log.shared.member(group)? {
+            let (topic, partitions) = (topic.to_owned(), offsets.iter().map(|(partition, _)| *partition).collect());
+            return self.log.blocking(move |_| member.metadata(&topic, partitions).map(Arc::new)).await;
+        }
         if let Some(known) = self.groups.get(group) {
             return Ok(Arc::clone(known));
         }
@@ -320,7 +325,7 @@ impl Writer for KafkaWriter {
         self.transaction.check_open("send offsets")?;
         // Kafka would take offsets of topics that do not exist.
         self.partitions(topic).await?;
-        let metadata = self.group(group).await?;
+        let metadata = self.group(group, topic, offsets).await?;
         let (topic, offsets) = (topic.to_owned(), offsets.to_vec());
         let sent = self.transact("send offsets", move |producer, wait| {
             let mut list = TopicPartitionList::new();
