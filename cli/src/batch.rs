@@ -22,8 +22,8 @@ use crate::sql::warn_of_unreadable;
 
 /// Runs a job over the lake, once, and prints its windows or writes them to a topic.
 ///
-/// The range is [start, end) of event time: created_at of events, received_at of sightings. Nothing is late in a batch: every row counts in every
-/// window it belongs to.
+/// The range is [start, end) of event time, which is created_at of events and received_at of sightings. Nothing is late
+/// in a batch: every row counts in every window it belongs to.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -162,12 +162,14 @@ impl Copies {
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
 
     use bytes::Bytes;
     use futures::executor::block_on;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::coverage::{Band, Ledger, Line, Proof};
     use crate::parcel::{Held, Outgoing, Phase, Source};
 
     #[derive(Clone, Copy, Debug)]
@@ -262,6 +264,23 @@ mod tests {
             prop_assert_eq!(noted, owed.collect::<Vec<_>>());
             prop_assert!(published.is_disjoint(&refused));
         }
+    }
+
+    #[test]
+    fn an_answer_is_not_proven_before_the_sightings_of_its_copies_have_their_place() {
+        let (ledger, dedup, id) = (Arc::new(Ledger::default()), Dedup::new(10), EventId([1; 32]));
+        let line = ledger.open(&Line { relay: "wss://relay.example".into(), kinds: "all".into() });
+        let (page, (sightings, mut copies)) = (Page::new(&ledger, &line), Sightings::new(true));
+        dedup.confirm(&id);
+        let mut arrival = delivery(0);
+        arrival.held.page = Some(page.clone());
+        sightings.copy_blocking(&arrival, &id).expect("the queue is open");
+        drop(arrival);
+        page.prove(vec![Band { from: 0, to: 9, proven_at: 10, proof: Proof::Paged }], Vec::new());
+        block_on(copies.arrive());
+        assert!(ledger.take_unwritten().0.is_empty(), "the copy is not noted yet");
+        copies.pack(&mut Parcel::default(), &dedup);
+        assert_eq!(ledger.take_unwritten().0.len(), 1);
     }
 
     #[test]

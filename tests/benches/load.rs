@@ -2,7 +2,8 @@
 //!
 //!     load generate COUNT FILE       writes COUNT events as JSON lines, signed, all genuine
 //!     load consume BROKERS TOPIC     reads a topic to its end with librdkafka alone and says how fast
-//!     load crowd TIDEGATE RELAYS EVENTS COPIES   has TIDEGATE follow RELAYS relays, each event on COPIES of them
+//!     load crowd TIDEGATE RELAYS EVENTS COPIES [OPTION…]   has TIDEGATE follow RELAYS relays, each event on COPIES of
+//!                                                          them, with further options such as --sightings
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -23,8 +24,9 @@ fn main() -> Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["generate", count, rate, file] => generate(count.parse()?, rate.parse()?, file),
         ["consume", brokers, topic] => consume(brokers, topic),
-        ["crowd", tidegate, relays, events, copies] => {
-            crowd(tidegate, Crowd { relays: relays.parse()?, events: events.parse()?, copies: copies.parse()? })
+        ["crowd", tidegate, relays, events, copies, options @ ..] => {
+            let crowd = Crowd { relays: relays.parse()?, events: events.parse()?, copies: copies.parse()? };
+            follow(tidegate, crowd, options)
         }
         // `cargo test --benches` and `cargo bench` without arguments have nothing to do here.
         [] => Ok(()),
@@ -39,8 +41,8 @@ fn generate(count: usize, rate: f64, file: &str) -> Result<()> {
     Ok(())
 }
 
-fn crowd(tidegate: &str, crowd: Crowd) -> Result<()> {
-    let rows = tokio::runtime::Runtime::new()?.block_on(crowd.measure(Path::new(tidegate)))?;
+fn follow(tidegate: &str, crowd: Crowd, options: &[&str]) -> Result<()> {
+    let rows = tokio::runtime::Runtime::new()?.block_on(crowd.measure(Path::new(tidegate), options))?;
     #[expect(clippy::print_stdout, reason = "a table for people is what this is for")]
     {
         println!(

@@ -58,11 +58,11 @@ impl Used {
 }
 
 impl Crowd {
-    /// Runs `binary` against the crowd; rows of a Markdown table, and what the process said in the end.
+    /// Runs `binary`, with these further options, against the crowd; rows of a Markdown table, and what the process said in the end.
     ///
     /// # Errors
     /// When the process ends before its time, or a phase does not end.
-    pub async fn measure(self, binary: &Path) -> Result<String> {
+    pub async fn measure(self, binary: &Path, options: &[&str]) -> Result<String> {
         let events = signed::events(1, 2 * self.events);
         let (stored, live) = events.split_at(self.events);
         let relays = self.start(stored).await;
@@ -71,6 +71,7 @@ impl Crowd {
         let mut child = Command::new(binary)
             .args(["ingest", "nostr", "--log-level", "error", "--relay", &urls.join(","), "--data-dir"])
             .arg(dir.path())
+            .args(options)
             .stderr(Stdio::piped())
             .spawn()?;
         let rows = self.follow(&mut child, &relays, live).await;

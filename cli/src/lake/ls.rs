@@ -64,7 +64,7 @@ async fn present(args: &LsArgs, lake: &LakeTable) -> Result<RecordBatch, Failure
     let (objects, left_out) = LakeTable::prune(snapshot.objects, &bounds);
     note(&version);
     if left_out > 0 {
-        note(&format!("{} left out, which provably hold no event of the range", counted(left_out as u64, "object")));
+        note(&format!("{} left out, which provably hold no row of the range", counted(left_out as u64, "object")));
     }
     // The object's name keeps lines apart where each is to have its own.
     let mut lines: BTreeMap<(i64, i64, bool, &str, String), Line> = BTreeMap::new();
@@ -77,6 +77,7 @@ async fn present(args: &LsArgs, lake: &LakeTable) -> Result<RecordBatch, Failure
     let (keys, lines): (Vec<_>, Vec<Line>) = lines.into_iter().unzip();
     let hour = |hours: Vec<i64>| times(hours.into_iter().map(|hour| Some(hour * MICROS_PER_HOUR)));
     let texts = |texts: Vec<String>| Arc::new(StringArray::from(texts)) as ArrayRef;
+    let names = ["min", "max"].map(|end| format!("{}_{end}", lake.table().event_time()));
     let mut columns: Vec<(&str, ArrayRef)> = vec![
         ("hour", hour(keys.iter().map(|key| key.0).collect())),
         ("until", hour(keys.iter().map(|key| key.1 + 1).collect())),
@@ -85,8 +86,8 @@ async fn present(args: &LsArgs, lake: &LakeTable) -> Result<RecordBatch, Failure
         ("objects", Arc::new(UInt64Array::from_iter_values(lines.iter().map(|line| line.objects)))),
         ("rows", Arc::new(UInt64Array::from_iter(lines.iter().map(|line| line.rows)))),
         ("bytes", Arc::new(UInt64Array::from_iter_values(lines.iter().map(|line| line.bytes)))),
-        ("created_at_min", times(lines.iter().map(|line| line.event_time.map(|(least, _)| least)))),
-        ("created_at_max", times(lines.iter().map(|line| line.event_time.map(|(_, most)| most)))),
+        (&names[0], times(lines.iter().map(|line| line.event_time.map(|(least, _)| least)))),
+        (&names[1], times(lines.iter().map(|line| line.event_time.map(|(_, most)| most)))),
         ("offsets", texts(lines.iter().map(|line| offsets(&line.ranges)).collect())),
     ];
     if args.objects {

@@ -76,9 +76,11 @@ pub(super) fn build(
             return Err(Error::new(
                 ErrorKind::Data,
                 format!(
-                    "lake object `{}` holds {} lines that are no event, which no compacted file can keep; look at them, \
+                    "lake object `{}` holds {} lines that are no row of {}, which no compacted file can keep; look at them, \
                      and let them be dropped (--drop-unreadable) if they are of no use",
-                    input.path, piece.unreadable
+                    input.path,
+                    piece.unreadable,
+                    table.name()
                 ),
             ));
         }
