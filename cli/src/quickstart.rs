@@ -111,7 +111,12 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let lake = Location::Local(args.data_dir.join("lake"));
     let service = Service {
         directory: None,
-        nostr: NostrSettings { relays, intake, ..NostrSettings::default() },
+        nostr: NostrSettings {
+            relays,
+            intake,
+            spill_dir: Some(args.data_dir.join("spill")),
+            ..NostrSettings::default()
+        },
         lander: Some((
             LanderSettings { topic: NOSTR_EVENT_TOPIC.to_owned(), age_max: ROTATE_AGE, ..LanderSettings::default() },
             lake.clone(),

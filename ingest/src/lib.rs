@@ -7,10 +7,11 @@
 //!                    └─dedup
 //! ```
 //!
-//! Every queue between two stations has a bound: when the log is slow, the verifiers wait, then the sockets do.
+//! Every queue between two stations has a bound: when the log is slow, the verifiers wait, then arrivals wait on disk, then
+//! the sockets do.
 //!
-//! Read in this order: `relay` (one connection: ask, read, page, come back), `file` (lines instead of frames),
-//! `verifier` (bytes become belief, off the socket's task), `dedup` (ids verified and acknowledged), `parcel` and
+//! Read in this order: `relay` (one connection: ask, read, page, come back), `file` (lines instead of frames), `intake`
+//! (room in memory, and what is done without: `spill`, `lane`), `verifier` (bytes become belief, off the socket's task), `dedup` (ids verified and acknowledged), `parcel` and
 //! `publish` (to the raw topic, then acknowledged), `rejected` (what is turned away, with its reason), `redrive` (once
 //! more), `pipeline` (the stations put together), [`lake`] (topic to objects), [`directory`] (what the topic says of
 //! relays), `metrics`.
@@ -27,8 +28,10 @@ mod edit;
 mod error;
 mod file;
 mod frame;
+mod intake;
 mod kinds;
 pub mod lake;
+mod lane;
 mod metrics;
 mod parcel;
 mod pipeline;
@@ -37,6 +40,7 @@ mod redrive;
 mod rejected;
 mod relay;
 mod settings;
+mod spill;
 mod tail;
 mod verifier;
 

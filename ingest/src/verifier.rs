@@ -109,6 +109,7 @@ impl Verifier {
         }
         match self.rules.judge(&arrival.raw, arrival.received_at_ms) {
             Verdict::Believed(id) if self.dedup.claim(&id, arrival.held.page.as_ref()) => {
+                arrival.held.lane.iter().for_each(|lane| lane.was_novel());
                 Some(arrival.into_outgoing(id))
             }
             Verdict::Believed(_) => {

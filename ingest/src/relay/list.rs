@@ -19,6 +19,7 @@ use crate::metrics::add;
 use crate::relay::closed::Closed;
 use crate::relay::message::{self, Filter};
 use crate::relay::session::{End, Session, Step};
+use crate::relay::stored::ROOM_WAIT;
 
 /// Messages of one comparison that bring no id: with an empty set of ours nearly each brings some.
 const BARREN_ROUNDS_MAX: u32 = 64;
@@ -66,6 +67,8 @@ pub(crate) struct List {
     again: bool,
     /// The comparison is through.
     listed: bool,
+    /// Nothing more is asked for until there is room.
+    held: bool,
     page: Page,
     /// Idle at this time unless something comes.
     pub(crate) idle: Instant,
@@ -122,6 +125,7 @@ impl Session<'_> {
             requests: Vec::new(),
             again: false,
             listed: false,
+            held: false,
             page: self.relay.history.new_page(),
             idle: self.list_idle(),
         });
@@ -158,7 +162,7 @@ impl Session<'_> {
         let named: Vec<EventId> = need.into_iter().map(|id: Id| EventId(id.to_bytes())).collect();
         list.sample.retain(|id| !named.contains(id));
         let unknown = self.relay.shared.intake.unknown(named, list.page.clone()).await;
-        list.unknown.extend(unknown.map_err(|_| End::Stopped)?);
+        list.unknown.extend(unknown?);
         if list.barren > BARREN_ROUNDS_MAX || list.unknown.len() > UNKNOWN_MAX {
             return self.list_failed("it is too long").await;
         }
@@ -210,6 +214,9 @@ impl Session<'_> {
         let Some(list) = &mut self.list else { return Ok(()) };
         if list.rounds == 0 {
             return self.neg_refused("no answer").await;
+        }
+        if std::mem::take(&mut list.held) {
+            return self.fetch_listed().await;
         }
         if list.listed {
             // The requests that are under way have ended for us; what did not come is asked for once more.
@@ -270,6 +277,10 @@ impl Session<'_> {
                 }
                 // A relay that gives fewer than it was asked for gives the rest when it is asked again.
                 list.unknown = list.awaited.drain().collect();
+            }
+            if self.relay.shared.intake.is_strained() {
+                (list.held, list.idle) = (true, Instant::now() + ROOM_WAIT);
+                return Ok(());
             }
             let ids = list.unknown.split_off(list.unknown.len().saturating_sub(IDS_PER_REQUEST));
             list.idle = idle;

@@ -10,6 +10,7 @@ mod backoff;
 mod broadcast;
 mod closed;
 mod connect;
+mod govern;
 mod history;
 mod list;
 mod live;
@@ -32,8 +33,10 @@ use tokio_util::sync::CancellationToken;
 use crate::Components;
 use crate::coverage::{Ledger, Line};
 use crate::error::{Error, ErrorKind, Result};
+use crate::intake::{Bounds, Intake};
+use crate::lane::Lane;
 use crate::metrics::{Counters, RelayCounters, add};
-use crate::pipeline::{Intake, Pipeline};
+use crate::pipeline::Pipeline;
 use crate::settings::NostrSettings;
 
 pub use backoff::Backoff;
@@ -74,10 +77,16 @@ pub async fn nostr(settings: NostrSettings, components: Components, shutdown: Ca
     let stop = shutdown.child_token();
     let tls = tls()?;
     let mut pipeline = Pipeline::open(&settings.intake, &components, stop.clone()).await?;
+    let bounds = Bounds {
+        room_kib: u32::try_from(settings.room_bytes / 1_024).unwrap_or(u32::MAX).max(1),
+        spill_dir: settings.spill_dir.clone(),
+        spill_bytes: settings.spill_bytes_max,
+        lanes: urls.len(),
+    };
     let shared = Arc::new(Shared {
         kinds: settings.intake.kinds.list(FILTER_KINDS_MAX),
         clock: components.clock.clone(),
-        intake: pipeline.intake(&components.counters),
+        intake: pipeline.intake(&components.counters, bounds),
         counters: Arc::clone(&components.counters),
         tls,
         settings,
@@ -88,6 +97,8 @@ pub async fn nostr(settings: NostrSettings, components: Components, shutdown: Ca
         let stop = stop.clone();
         tasks.spawn(async move { relay.follow(&stop).await });
     }
+    let mut governing = JoinSet::new();
+    governing.spawn(govern::govern(shared.intake.overflow(), Arc::clone(&shared.counters)));
     drop(shared);
     let mut given_up = Vec::new();
     let mut result = Ok(());
@@ -101,6 +112,7 @@ pub async fn nostr(settings: NostrSettings, components: Components, shutdown: Ca
             }
         }
     }
+    governing.shutdown().await;
     pipeline.finish().await.and(result)?;
     given_up.sort();
     match given_up.is_empty() {
@@ -121,6 +133,7 @@ pub fn normal_relay_url(text: &str) -> Result<String> {
 pub(crate) struct Relay {
     pub(crate) url: RelayUrl,
     pub(crate) counters: Arc<RelayCounters>,
+    pub(crate) lane: Arc<Lane>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) history: History,
     /// Whether it compares sets (NIP-77).
@@ -149,8 +162,10 @@ impl Relay {
             refetch: settings.refetch,
         };
         let line = Line { relay: Arc::clone(url.text()), kinds: settings.intake.kinds.to_string() };
+        let counters = shared.counters.relay(url.text());
         Self {
-            counters: shared.counters.relay(url.text()),
+            lane: shared.intake.lane(&counters),
+            counters,
             history: History::new(ledger, line, wanted),
             due: settings.reconcile.iter().map(|look| Instant::now() + look.every).collect(),
             shared: Arc::clone(shared),
@@ -169,16 +184,21 @@ impl Relay {
         let (once, attempts_max) = (self.shared.settings.once, self.shared.settings.attempts_max);
         let (mut failures, mut fruitless) = (0_u32, 0_u32);
         loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = self.lane.until(false) => {}
+            }
             let begun = Instant::now();
             let (end, progress) = self.session(stop).await;
             failures = if begun.elapsed() >= HEALTHY { 1 } else { failures + 1 };
-            fruitless = if progress { 0 } else { fruitless + 1 };
             let (why, wait) = match end {
                 End::Done | End::Stopped => return Ok(()),
+                End::Closed => continue,
                 End::Lost { why, wait } => (why, wait.max(self.jittered(failures))),
                 End::Refused { why, .. } if once => return Err(self.given_up(&why)),
                 End::Refused { why, wait } => (why, wait),
             };
+            fruitless = if progress { 0 } else { fruitless + 1 };
             if once && fruitless >= attempts_max {
                 return Err(self.given_up(&why));
             }

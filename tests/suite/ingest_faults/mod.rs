@@ -7,9 +7,11 @@
 //! fails when it has not happened soon.
 
 mod connection;
+mod gate;
 mod hostile;
 mod killed;
 mod lab;
+mod limits;
 mod negentropy;
 mod place;
 mod real;
