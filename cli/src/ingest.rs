@@ -14,7 +14,7 @@ use event::{Clock, EventTime, Span};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Failure;
-use crate::job::time;
+use crate::job::{size, time};
 use crate::keys;
 use crate::lake::{LandArgs, Landers};
 use crate::place::LogArgs;
@@ -129,11 +129,35 @@ struct NostrArgs {
     #[command(flatten)]
     group: group::GroupArgs,
     #[command(flatten)]
+    bounds: BoundsArgs,
+    #[command(flatten)]
     intake: IntakeArgs,
     #[command(flatten, next_help_heading = "Log")]
     log: LogArgs,
     #[command(flatten, next_help_heading = "Lake")]
     land: LandArgs,
+}
+
+/// What relays may have waiting.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct BoundsArgs {
+    /// Memory for events on their way to the log
+    #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = size)]
+    room: u64,
+
+    /// How much may wait on disk, below --data-dir, when that is used up: a log that is away is waited for. At half of
+    /// it relays are not asked for stored events any more, when it is full the least useful are closed until there is
+    /// room; 0 for no disk
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
+    spill: u64,
+}
+
+impl BoundsArgs {
+    /// The same in settings.
+    pub(crate) fn bound(&self, settings: NostrSettings, log: &LogArgs) -> NostrSettings {
+        let spill_dir = Some(log.data_dir.join("spill"));
+        NostrSettings { room_bytes: self.room, spill_dir, spill_bytes_max: self.spill, ..settings }
+    }
 }
 
 /// Lands events from a file or a pipe, in order.
@@ -244,6 +268,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
                 intake: intake.clone(),
                 ..NostrSettings::default()
             };
+            let settings = args.bounds.bound(settings, &args.log);
             let components = components(&args.log).await?;
             let source = ::ingest::nostr(settings, components.clone(), shutdown.clone());
             land_behind(source, &intake, &args.land, &args.log, components, shutdown).await
@@ -319,6 +344,20 @@ pub(crate) fn totals(counters: &CountersSnapshot) -> String {
     if counters.gaps > 0 {
         parts.push(format!("gaps {} (see tidegate ingest coverage)", grouped(counters.gaps)));
     }
+    let counted = |count: u64, one: &str, many: &str| match count {
+        1 => one.to_owned(),
+        _ => format!("{} {many}", grouped(count)),
+    };
+    if counters.spilled > 0 {
+        parts.push(format!("spilled {}", grouped(counters.spilled)));
+    }
+    if counters.backfill_pauses > 0 {
+        parts.push(format!("stored events not asked for {}", counted(counters.backfill_pauses, "once", "times")));
+    }
+    if counters.relays_closed > 0 {
+        let closed = counted(counters.relays_closed, "1 relay", "relays");
+        parts.push(format!("{closed} closed for want of room"));
+    }
     parts.push(format!(
         "landed {} rows in {} objects",
         grouped(counters.landed_rows),
@@ -353,6 +392,9 @@ mod tests {
             received: 10_405,
             copies: 3,
             published: 10_400,
+            spilled: 7_000,
+            backfill_pauses: 1,
+            relays_closed: 2,
             rejected: vec![(Reason::BadSignature, 1), (Reason::Future, 1)],
             landed_rows: 10_400,
             landed_objects: 12,
@@ -361,6 +403,7 @@ mod tests {
         assert_eq!(
             totals(&counters),
             "received 10,405 · copies 3 · published 10,400 · rejected 2 (bad_signature 1, future 1) · \
+             spilled 7,000 · stored events not asked for once · 2 relays closed for want of room · \
              landed 10,400 rows in 12 objects"
         );
     }

@@ -51,9 +51,14 @@ impl JobArgs {
 }
 
 /// A size in bytes.
-pub(crate) fn memory(text: &str) -> Result<Memory, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let size: ByteSize = text.parse().map_err(|_| format!("`{text}` is no size; write 512MiB or 4GiB"))?;
-    let bytes = usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+    Ok(size.as_u64())
+}
+
+/// The memory of a job.
+pub(crate) fn memory(text: &str) -> Result<Memory, String> {
+    let bytes = usize::try_from(size(text)?).unwrap_or(usize::MAX);
     Memory::new(bytes).ok_or_else(|| "a job needs at least 32MiB".to_owned())
 }
 

@@ -26,7 +26,7 @@ pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct LogArgs {
     /// Directory for all that is kept without a server: log, lake, checkpoints; and, whatever the log, for ingest's
-    /// index of known ids
+    /// index of known ids and what waits on disk
     #[arg(
         long,
         value_name = "DIR",

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::checkpoints;
 use crate::error::Failure;
-use crate::ingest::{IntakeArgs, components, totals};
+use crate::ingest::{BoundsArgs, IntakeArgs, components, totals};
 use crate::job::plan;
 use crate::lake::LandArgs;
 use crate::output::{Format, FormatArgs};
@@ -84,6 +84,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     format: FormatArgs,
     #[command(flatten)]
+    bounds: BoundsArgs,
+    #[command(flatten)]
     intake: IntakeArgs,
     #[command(flatten, next_help_heading = "Documents of relays")]
     directory: DirectoryArgs,
@@ -142,6 +144,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let intake = IntakeSettings { sightings: args.sightings, ..args.intake.settings(&args.log) };
     let lander = args.land.location(&args.log)?.map(|location| (args.land.settings(&intake), location));
     let nostr = NostrSettings { relays: args.relays, intake, ..NostrSettings::default() };
+    let nostr = args.bounds.bound(nostr, &args.log);
     let service = Service { components, nostr, lander, directory, jobs: stream_jobs };
     let line = {
         let counts = Arc::clone(&counts);

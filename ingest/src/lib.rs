@@ -7,14 +7,15 @@
 //!                    └─dedup
 //! ```
 //!
-//! Every queue between two stations has a bound: when the log is slow, the verifiers wait, then the sockets do.
+//! Every queue between two stations has a bound: when the log is slow, the verifiers wait, then arrivals wait on disk, then
+//! the sockets do.
 //!
-//! Read in this order: `relay` (one connection: ask, read, page, come back), `file` (lines instead of frames),
-//! `verifier` (bytes become belief, off the socket's task), `dedup` (ids verified and acknowledged), `parcel` and
-//! `publish` (to the raw topic, then acknowledged), `sighting` (who delivered what, if wanted), `rejected` (what is
-//! turned away, with its reason), `redrive` (once more), `pipeline` (the stations put together), `owner` (who ingests into
-//! a topic), `group` (several processes that share the relays), [`lake`] (topic to objects), [`directory`] (what the
-//! topic says of relays), `nip11` (what a relay says of itself), `metrics`.
+//! Read in this order: `relay` (one connection: ask, read, page, come back), `file` (lines instead of frames), `intake`
+//! (room in memory, and what is done without: `spill`, `lane`), `verifier` (bytes become belief, off the socket's task),
+//! `dedup` (ids verified and acknowledged), `parcel` and `publish` (to the raw topic, then acknowledged), `sighting` (who
+//! delivered what, if wanted), `rejected` (what is turned away, with its reason), `redrive` (once more), `pipeline` (the
+//! stations put together), `owner` (who ingests into a topic), `group` (several processes that share the relays), [`lake`]
+//! (topic to objects), [`directory`] (what the topic says of relays), `nip11` (what a relay says of itself), `metrics`.
 //!
 //! The crate reads no environment, prints nothing and never exits; log, store and clock are handed in.
 
@@ -29,8 +30,10 @@ mod error;
 mod file;
 mod frame;
 mod group;
+mod intake;
 mod kinds;
 pub mod lake;
+mod lane;
 mod metrics;
 mod nip11;
 mod owner;
@@ -42,6 +45,7 @@ mod rejected;
 mod relay;
 mod settings;
 mod sighting;
+mod spill;
 mod tail;
 mod verifier;
 

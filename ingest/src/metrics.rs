@@ -29,6 +29,12 @@ pub struct Counters {
     pub gaps: AtomicU64,
     /// Events that a relay had stored and that its live subscription, which stood, had not brought.
     pub missed_live: AtomicU64,
+    /// Arrivals that found no room in memory and went over the disk.
+    pub spilled: AtomicU64,
+    /// How often relays were not asked for what they have stored, for want of room.
+    pub backfill_pauses: AtomicU64,
+    /// How often a relay was closed for want of room.
+    pub relays_closed: AtomicU64,
     /// Rows in lake objects written by this process.
     pub landed_rows: AtomicU64,
     /// Lake objects written by this process.
@@ -57,6 +63,13 @@ pub(crate) struct RelayCounters {
     pub(crate) events: AtomicU64,
     pub(crate) copies: AtomicU64,
     pub(crate) connects: AtomicU64,
+}
+
+impl RelayCounters {
+    /// URL in normal form.
+    pub(crate) const fn url(&self) -> &Arc<str> {
+        &self.url
+    }
 }
 
 impl Counters {
@@ -116,6 +129,9 @@ impl Counters {
             handed_in: read(&self.handed_in),
             gaps: read(&self.gaps),
             missed_live: read(&self.missed_live),
+            spilled: read(&self.spilled),
+            backfill_pauses: read(&self.backfill_pauses),
+            relays_closed: read(&self.relays_closed),
             landed_rows: read(&self.landed_rows),
             landed_objects: read(&self.landed_objects),
             landed_bytes: read(&self.landed_bytes),
@@ -147,6 +163,12 @@ pub struct CountersSnapshot {
     pub gaps: u64,
     /// Events that live subscriptions did not bring.
     pub missed_live: u64,
+    /// Arrivals that went over the disk.
+    pub spilled: u64,
+    /// Times that nothing stored was asked for.
+    pub backfill_pauses: u64,
+    /// Times that a relay was closed for want of room.
+    pub relays_closed: u64,
     /// Rows landed in the lake.
     pub landed_rows: u64,
     /// Objects landed in the lake.

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use event::layout::{HEADER_PHASE, HEADER_RECEIVED_AT, HEADER_RELAY, HEADER_SOURCE};
 use event::{EventId, Reason};
-use tokio::sync::OwnedSemaphorePermit;
 use topic::{Header, Offsets, Record};
 
 use crate::coverage::Page;
+use crate::intake::Room;
+use crate::lane::Lane;
 
 /// Where bytes come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +56,10 @@ pub(crate) struct Arrival {
 pub(crate) struct Held {
     /// Its share in a relay's answer.
     pub(crate) page: Option<Page>,
+    /// The relay's way in, where it came by one.
+    pub(crate) lane: Option<Arc<Lane>>,
     /// Its room in memory.
-    pub(crate) room: Option<Arc<OwnedSemaphorePermit>>,
+    pub(crate) room: Option<Arc<Room>>,
     /// The sighting that goes into the log with it.
     pub(crate) sighting: Option<Record>,
 }
@@ -123,7 +126,7 @@ pub(crate) struct Parcel {
     /// How far the intake topic is settled once the parcel is delivered.
     pub(crate) offsets: Offsets,
     /// Room that is free again once the parcel is delivered.
-    pub(crate) room: Vec<Arc<OwnedSemaphorePermit>>,
+    pub(crate) room: Vec<Arc<Room>>,
 }
 
 impl Parcel {

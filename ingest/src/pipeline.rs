@@ -1,36 +1,32 @@
 //! The stations put together: topics exist, known ids are read back, verifiers and publisher run; and the end of it.
 //!
-//! Sources push into [`Intake`] (relays) or hand over records in order (files). When all of them have let go, what
+//! Sources push into an [`Intake`] (relays) or hand over records in order (files). When all of them have let go, what
 //! is under way is finished: verified, published, acknowledged.
 
 use std::sync::{Arc, Mutex};
 
-use event::EventId;
 use event::layout::{coverage_topic, gap_topic, rejected_topic, sighting_topic};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topic::TopicSpec;
 
 use crate::Components;
-use crate::coverage::{Ledger, Page};
+use crate::coverage::Ledger;
 use crate::dedup::Dedup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::group::settle_leftover;
-use crate::metrics::{Counters, add};
-use crate::parcel::{Arrival, Outgoing};
+use crate::intake::{Bounds, Intake};
+use crate::metrics::Counters;
+use crate::parcel::Outgoing;
 use crate::publish::{Desk, PATIENCE_AT_END, Publisher};
 use crate::rejected::Refused;
 use crate::settings::IntakeSettings;
 use crate::sighting::Sightings;
-use crate::verifier::{Input, Rules, Verifier, work};
+use crate::verifier::{Rules, Verifier, work};
 
-/// Arrivals that wait for a verifier, of all sources together.
-const INPUTS_MAX: usize = 4_096;
 /// Records that wait for the publisher: two parcels, so that one fills while the other is under way.
 pub(crate) const OUTGOING_MAX: usize = 10_000;
-/// Memory for events between their sockets and the log.
-const ROOM_KIB: u32 = 128 * 1_024;
 /// Largest record the topics take: an event of 1 MiB and its headers, with room.
 const MESSAGE_BYTES_MAX: &str = "2097152";
 /// The lake is the archive; the topic holds a month for those who read it late.
@@ -41,79 +37,6 @@ const SIGHTING_RETENTION_MS: &str = "259200000";
 const GAP_RETENTION_MS: &str = "31536000000";
 /// A hostile relay can fill the rejected topic, so it is bounded by size as well.
 const REJECTED_RETENTION_BYTES: &str = "1073741824";
-
-/// Where relays put what they read.
-#[derive(Clone, Debug)]
-pub(crate) struct Intake {
-    queue: mpsc::Sender<Input>,
-    dedup: Arc<Dedup>,
-    counters: Arc<Counters>,
-    sightings: Sightings,
-    /// Memory for events between their socket and the log, in KiB.
-    room: Arc<Semaphore>,
-}
-
-/// The pipeline has ended, so nothing more can be taken in.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ended;
-
-/// Memory for what is between sockets and the log, of one process.
-pub(crate) fn room() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(ROOM_KIB as usize))
-}
-
-/// A queue of arrivals, of the length that all have.
-pub(crate) fn inputs() -> (mpsc::Sender<Input>, mpsc::Receiver<Input>) {
-    mpsc::channel(INPUTS_MAX)
-}
-
-impl Intake {
-    pub(crate) fn new(
-        queue: mpsc::Sender<Input>,
-        dedup: &Arc<Dedup>,
-        counters: &Arc<Counters>,
-        room: Arc<Semaphore>,
-    ) -> Self {
-        let (dedup, counters) = (Arc::clone(dedup), Arc::clone(counters));
-        Self { queue, dedup, counters, sightings: Sightings::default(), room }
-    }
-
-    /// Takes in an event with the id it claims, waiting while the queue is full; `false` when it is a copy of one that
-    /// was verified before, which ends here.
-    pub(crate) async fn event(&self, arrival: Arrival, id: Option<EventId>) -> std::result::Result<bool, Ended> {
-        add(&self.counters.received, 1);
-        if let Some(id) = id.filter(|id| self.dedup.is_copy(id, arrival.held.page.as_ref())) {
-            add(&self.counters.copies, 1);
-            self.sightings.copy(&arrival, &id).await?;
-            return Ok(false);
-        }
-        self.enqueue(arrival, None).await?;
-        Ok(true)
-    }
-
-    /// Those of `ids` whose events are not here; `page` must not be proven before one that is on its way.
-    pub(crate) async fn unknown(&self, ids: Vec<EventId>, page: Page) -> std::result::Result<Vec<EventId>, Ended> {
-        let dedup = Arc::clone(&self.dedup);
-        // A thousand look-ups at once, which may have to go to the disk.
-        let looked_up =
-            spawn_blocking(move || ids.into_iter().filter(|id| !dedup.is_copy(id, Some(&page))).collect()).await;
-        looked_up.map_err(|_| Ended)
-    }
-
-    /// Takes in bytes that are no event, with the reason.
-    pub(crate) async fn junk(&self, arrival: Arrival, why: event::Rejection) -> std::result::Result<(), Ended> {
-        add(&self.counters.received, 1);
-        self.enqueue(arrival, Some(why)).await
-    }
-
-    /// Waits for memory, then for a place in the queue: relays take turns, since each waits with one arrival.
-    async fn enqueue(&self, mut arrival: Arrival, refused: Option<event::Rejection>) -> std::result::Result<(), Ended> {
-        let kib = u32::try_from(arrival.raw.len() / 1_024 + 1).unwrap_or(u32::MAX).min(ROOM_KIB);
-        let room = Arc::clone(&self.room).acquire_many_owned(kib).await.map_err(|_| Ended)?;
-        arrival.held.room = Some(Arc::new(room));
-        self.queue.send(Input { arrival, refused, cut: None }).await.map_err(|_| Ended)
-    }
-}
 
 /// Verifiers and publisher at work.
 #[derive(Debug)]
@@ -182,8 +105,9 @@ impl Pipeline {
     }
 
     /// Starts the verifiers behind a queue that many relays share.
-    pub(crate) fn intake(&mut self, counters: &Arc<Counters>) -> Intake {
-        let (queue, inputs) = inputs();
+    pub(crate) fn intake(&mut self, counters: &Arc<Counters>, bounds: Bounds) -> Intake {
+        // What is in it holds a KiB of room at least, so that room is what it is bounded by.
+        let (queue, inputs) = mpsc::channel(bounds.room_kib as usize);
         let inputs = Arc::new(Mutex::new(inputs));
         let verifier = Arc::new(Verifier {
             rules: self.rules.clone(),
@@ -201,7 +125,12 @@ impl Pipeline {
                 Ok(())
             });
         }
-        Intake { sightings: self.sightings.clone(), ..Intake::new(queue, &self.dedup, counters, room()) }
+        let (intake, bring_back) = Intake::new(queue, &self.dedup, counters, self.sightings.clone(), bounds);
+        self.tasks.spawn(async move {
+            bring_back.await;
+            Ok(())
+        });
+        intake
     }
 
     /// The publisher's queue, for a source that keeps its own order.

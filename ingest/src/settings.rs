@@ -128,6 +128,14 @@ pub struct NostrSettings {
     pub until: Option<EventTime>,
     /// Ask for what is proven to be there as well. Default false.
     pub refetch: bool,
+    /// Memory for events between their sockets and the log, bytes; one relay of many has a quarter of it at most. Default
+    /// 128 MiB.
+    pub room_bytes: u64,
+    /// Where arrivals wait that find no room in memory, in files without a name; none means that their sockets wait.
+    /// Default none.
+    pub spill_dir: Option<PathBuf>,
+    /// Bytes that may wait there; one relay of many has a quarter of it at most. Default 1 GiB.
+    pub spill_bytes_max: u64,
     /// Time for TCP, TLS and the WebSocket handshake. Default 15 seconds.
     pub connect_timeout: Duration,
     /// Longest silence within a page of stored events. Default 30 seconds.
@@ -167,6 +175,9 @@ impl Default for NostrSettings {
             since: None,
             until: None,
             refetch: false,
+            room_bytes: 128 << 20,
+            spill_dir: None,
+            spill_bytes_max: 1 << 30,
             connect_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(30),

@@ -11,8 +11,8 @@ use topic::Record;
 
 use crate::coverage::Page;
 use crate::dedup::{Dedup, Generations, prefix};
+use crate::intake::NotTaken;
 use crate::parcel::{Arrival, Parcel, header};
-use crate::pipeline::Ended;
 
 /// Copies that wait for the publisher.
 const QUEUED_MAX: usize = 16 * 1_024;
@@ -60,15 +60,15 @@ impl Sightings {
     }
 
     /// Notes a copy, waiting while the queue is full.
-    pub(crate) async fn copy(&self, arrival: &Arrival, id: &EventId) -> Result<(), Ended> {
+    pub(crate) async fn copy(&self, arrival: &Arrival, id: &EventId) -> Result<(), NotTaken> {
         let Some(queue) = &self.0 else { return Ok(()) };
-        queue.send(Copied::of(arrival, id)).await.map_err(|_| Ended)
+        queue.send(Copied::of(arrival, id)).await.map_err(|_| NotTaken::Ended)
     }
 
     /// The same on a thread that may wait.
-    pub(crate) fn copy_blocking(&self, arrival: &Arrival, id: &EventId) -> Result<(), Ended> {
+    pub(crate) fn copy_blocking(&self, arrival: &Arrival, id: &EventId) -> Result<(), NotTaken> {
         let Some(queue) = &self.0 else { return Ok(()) };
-        queue.blocking_send(Copied::of(arrival, id)).map_err(|_| Ended)
+        queue.blocking_send(Copied::of(arrival, id)).map_err(|_| NotTaken::Ended)
     }
 }
 

@@ -124,6 +124,7 @@ impl Verifier {
         match self.rules.judge(&arrival.raw, arrival.received_at_ms) {
             Verdict::Believed { id, created_at } if self.dedup.claim(&id, arrival.held.page.as_ref()) => {
                 arrival.held.sighting = self.sightings.first(&arrival, &id, created_at);
+                arrival.held.lane.iter().for_each(|lane| lane.was_novel());
                 Some(arrival.into_outgoing(id))
             }
             Verdict::Believed { id, .. } => {

@@ -1,6 +1,7 @@
 //! One answer of a relay, followed until the last of its events is on its way to the log: only then may the ledger say
 //! what the answer proves.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::coverage::ledger::Ledger;
@@ -19,6 +20,7 @@ pub(crate) struct Page(Arc<Answer>);
 struct Answer {
     ledger: Arc<Ledger>,
     line: Arc<str>,
+    torn: AtomicBool,
     proven: Mutex<Proven>,
 }
 
@@ -31,7 +33,13 @@ struct Proven {
 impl Page {
     /// An answer that is to be entered under `line`.
     pub(crate) fn new(ledger: &Arc<Ledger>, line: &Arc<str>) -> Self {
-        Self(Arc::new(Answer { ledger: Arc::clone(ledger), line: Arc::clone(line), proven: Mutex::default() }))
+        let (ledger, line) = (Arc::clone(ledger), Arc::clone(line));
+        Self(Arc::new(Answer { ledger, line, torn: AtomicBool::new(false), proven: Mutex::default() }))
+    }
+
+    /// One of its events was lost on the way: it proves nothing, whatever its end says.
+    pub(crate) fn tear(&self) {
+        self.0.torn.store(true, Ordering::Release);
     }
 
     /// What the answer proves, once its end has come; an answer that was torn proves nothing.
@@ -43,6 +51,9 @@ impl Page {
 impl Drop for Answer {
     fn drop(&mut self) {
         let Proven { bands, gaps } = std::mem::take(self.proven.get_mut().unwrap_or_else(PoisonError::into_inner));
+        if self.torn.load(Ordering::Acquire) {
+            return;
+        }
         if !bands.is_empty() || !gaps.is_empty() {
             self.ledger.enter(&self.line, &bands, gaps);
         }

@@ -37,7 +37,7 @@ use crate::Components;
 use crate::dedup::Dedup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::owner::{group_id, take_for_group};
-use crate::pipeline::{create, create_topics, room};
+use crate::pipeline::{create, create_topics};
 use crate::rejected::{REMEMBERED_MAX, Refused};
 use crate::relay::{RelayUrl, tls};
 use crate::settings::{GroupSettings, NostrSettings};
@@ -69,7 +69,7 @@ pub(crate) async fn run(
     }
     let (log, raw) = (Arc::clone(&components.log), settings.intake.topic.clone());
     create_topics(log.as_ref(), &settings.intake).await?;
-    create_intake(log.as_ref(), &raw).await?;
+    let partitions = create_intake(log.as_ref(), &raw).await?;
     take_for_group(log.as_ref(), &raw, &group.name, &components.clock).await?;
 
     let (dedup, refused) = (Arc::new(Dedup::new(settings.intake.dedup_ids_max)), Arc::new(Refused::new()));
@@ -103,7 +103,7 @@ pub(crate) async fn run(
         refused: refused.anew(),
         raw: raw_seen,
         rejected: rejected_seen,
-        room: room(),
+        partitions,
         tls: tls()?,
     };
     let mut member = Member::new(common, urls).await?;
@@ -113,12 +113,14 @@ pub(crate) async fn run(
     outcome.and(ended)
 }
 
-/// The intake has as many partitions as the raw topic, so that a partition of the one leads to one of the other.
-async fn create_intake(log: &dyn Log, raw_topic: &str) -> Result<()> {
+/// The intake has as many partitions as the raw topic, so that a partition of the one leads to one of the other; how many.
+async fn create_intake(log: &dyn Log, raw_topic: &str) -> Result<usize> {
     let failed = |source| Error::of_log(format!("could not look up topic `{raw_topic}`"), source);
-    let partitions = i32::try_from(log.ranges(raw_topic).await.map_err(failed)?.len()).unwrap_or(i32::MAX);
+    let partitions = log.ranges(raw_topic).await.map_err(failed)?.len();
     let kept = [("retention.ms", INTAKE_RETENTION_MS), ("segment.ms", INTAKE_SEGMENT_MS)];
-    create(log, &intake_topic(raw_topic), partitions, &kept).await
+    let count = i32::try_from(partitions).unwrap_or(i32::MAX);
+    create(log, &intake_topic(raw_topic), count, &kept).await?;
+    Ok(partitions)
 }
 
 /// The relays of each partition.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use event::layout::intake_topic;
 use rustls::ClientConfig;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -22,8 +22,9 @@ use crate::Components;
 use crate::coverage::Ledger;
 use crate::dedup::Dedup;
 use crate::error::{Error, ErrorKind, Result};
+use crate::intake::{Bounds, Intake};
 use crate::owner::{collect_id, demand_group, fence, group_id, settle_id};
-use crate::pipeline::{Intake, OUTGOING_MAX, inputs};
+use crate::pipeline::OUTGOING_MAX;
 use crate::publish::{Desk, Publisher, Topics};
 use crate::rejected::Refused;
 use crate::relay::{Backoff, RelayUrl, Shared, follow};
@@ -50,7 +51,8 @@ pub(super) struct Common {
     pub(super) refused: Refused,
     pub(super) raw: Followed,
     pub(super) rejected: Followed,
-    pub(super) room: Arc<Semaphore>,
+    /// Partitions of the intake topic.
+    pub(super) partitions: usize,
     pub(super) tls: Arc<ClientConfig>,
 }
 
@@ -238,8 +240,10 @@ impl Post {
         handing_in: Publisher,
         stop: &CancellationToken,
     ) -> Result<()> {
-        let Common { settings, components, dedup, room, tls, .. } = self.common.as_ref();
-        let (queue, arrivals) = inputs();
+        let Common { settings, components, dedup, partitions, tls, .. } = self.common.as_ref();
+        // A member may hold all partitions, and is to stay within its bounds then.
+        let bounds = Bounds::of(settings, *partitions, self.relays.len());
+        let (queue, arrivals) = mpsc::channel(bounds.room_kib as usize);
         let (out, outgoing) = mpsc::channel(OUTGOING_MAX);
         let mut tasks = JoinSet::new();
         let ended = stop.clone().drop_guard();
@@ -253,7 +257,11 @@ impl Post {
             work(&Mutex::new(arrivals), |input| collector.settle(input), &out);
             Ok(())
         });
-        let intake = Intake::new(queue, dedup, &components.counters, Arc::clone(room));
+        let (intake, bring_back) = Intake::new(queue, dedup, &components.counters, Sightings::default(), bounds);
+        tasks.spawn(async move {
+            bring_back.await;
+            Ok(())
+        });
         let shared = Shared::new(settings.clone(), components, intake, Arc::clone(tls))?;
         let mut result = match self.relays.is_empty() {
             true => {

@@ -19,6 +19,7 @@ use crate::metrics::add;
 use crate::relay::closed::Closed;
 use crate::relay::message::{self, Filter};
 use crate::relay::session::{End, Session, Step};
+use crate::relay::stored::ROOM_WAIT;
 
 /// Messages of one comparison that bring no id: with an empty set of ours nearly each brings some.
 const BARREN_ROUNDS_MAX: u32 = 64;
@@ -66,6 +67,8 @@ pub(crate) struct List {
     again: bool,
     /// The comparison is through.
     listed: bool,
+    /// Nothing more is asked for until there is room.
+    held: bool,
     page: Page,
     /// Idle at this time unless something comes.
     idle: Instant,
@@ -129,6 +132,7 @@ impl Session<'_> {
             requests: Vec::new(),
             again: false,
             listed: false,
+            held: false,
             page: self.relay.history.new_page(),
             idle: self.list_idle(),
             ask_at: None,
@@ -166,7 +170,7 @@ impl Session<'_> {
         let named: Vec<EventId> = need.into_iter().map(|id: Id| EventId(id.to_bytes())).collect();
         list.sample.retain(|id| !named.contains(id));
         let unknown = self.relay.shared.intake.unknown(named, list.page.clone()).await;
-        list.unknown.extend(unknown.map_err(|_| End::Stopped)?);
+        list.unknown.extend(unknown?);
         if list.barren > BARREN_ROUNDS_MAX || list.unknown.len() > UNKNOWN_MAX {
             return self.list_failed("it is too long").await;
         }
@@ -221,6 +225,9 @@ impl Session<'_> {
         }
         if list.rounds == 0 {
             return self.neg_refused("no answer").await;
+        }
+        if std::mem::take(&mut list.held) {
+            return self.fetch_listed().await;
         }
         if list.listed {
             // The requests that are under way have ended for us; what did not come is asked for once more.
@@ -281,6 +288,10 @@ impl Session<'_> {
                 }
                 // A relay that gives fewer than it was asked for gives the rest when it is asked again.
                 list.unknown = list.awaited.drain().collect();
+            }
+            if self.relay.shared.intake.is_strained() {
+                (list.held, list.idle) = (true, Instant::now() + ROOM_WAIT);
+                return Ok(());
             }
             if let Err(at) = self.relay.pace.take(Instant::now()) {
                 (list.ask_at, list.idle) = (Some(at), list.idle.max(at + self.relay.shared.settings.idle_timeout));

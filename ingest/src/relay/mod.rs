@@ -10,6 +10,7 @@ mod backoff;
 mod broadcast;
 mod closed;
 mod connect;
+mod govern;
 mod history;
 mod list;
 mod live;
@@ -34,9 +35,11 @@ use crate::Components;
 use crate::coverage::{Ledger, Line};
 use crate::directory::Limitation;
 use crate::error::{Error, ErrorKind, Result};
+use crate::intake::{Bounds, Intake};
+use crate::lane::Lane;
 use crate::metrics::{Counters, RelayCounters, add};
 use crate::nip11::{self, Asker};
-use crate::pipeline::{Intake, Pipeline};
+use crate::pipeline::Pipeline;
 use crate::settings::NostrSettings;
 
 pub use backoff::Backoff;
@@ -93,7 +96,8 @@ pub async fn nostr(settings: NostrSettings, components: Components, shutdown: Ca
     let stop = shutdown.child_token();
     let tls = tls()?;
     let mut pipeline = Pipeline::open(&settings.intake, &components, stop.clone()).await?;
-    let intake = pipeline.intake(&components.counters);
+    let bounds = Bounds::of(&settings, 1, urls.len());
+    let intake = pipeline.intake(&components.counters, bounds);
     let shared = Shared::new(settings, &components, intake, tls)?;
     let followed = follow(&urls, shared, &pipeline.ledger, &stop).await;
     let given_up = pipeline.finish().await.and(followed)?;
@@ -120,6 +124,8 @@ pub(crate) async fn follow(
         let stop = stop.clone();
         tasks.spawn(async move { relay.follow(&stop).await });
     }
+    let mut governing = JoinSet::new();
+    governing.spawn(govern::govern(shared.intake.overflow(), Arc::clone(&shared.counters)));
     drop(shared);
     let mut given_up = Vec::new();
     let mut result = Ok(());
@@ -133,6 +139,7 @@ pub(crate) async fn follow(
             }
         }
     }
+    governing.shutdown().await;
     given_up.sort();
     result.map(|()| given_up)
 }
@@ -171,6 +178,7 @@ pub fn normal_relay_url(text: &str) -> Result<String> {
 pub(crate) struct Relay {
     pub(crate) url: RelayUrl,
     pub(crate) counters: Arc<RelayCounters>,
+    pub(crate) lane: Arc<Lane>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) history: History,
     /// Whether it compares sets (NIP-77).
@@ -203,8 +211,10 @@ impl Relay {
             refetch: settings.refetch,
         };
         let line = Line { relay: Arc::clone(url.text()), kinds: settings.intake.kinds.to_string() };
+        let counters = shared.counters.relay(url.text());
         Self {
-            counters: shared.counters.relay(url.text()),
+            lane: shared.intake.lane(&counters),
+            counters,
             history: History::new(ledger, line, wanted),
             pace: Pace::new(settings.requests_per_sec_max, Instant::now()),
             informed_at: None,
@@ -225,16 +235,21 @@ impl Relay {
         let (once, attempts_max) = (self.shared.settings.once, self.shared.settings.attempts_max);
         let (mut failures, mut fruitless) = (0_u32, 0_u32);
         loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = self.lane.until(false) => {}
+            }
             let begun = Instant::now();
             let (end, progress) = self.session(stop).await;
             failures = if begun.elapsed() >= HEALTHY { 1 } else { failures + 1 };
-            fruitless = if progress { 0 } else { fruitless + 1 };
             let (why, wait) = match end {
                 End::Done | End::Stopped => return Ok(()),
+                End::Closed => continue,
                 End::Lost { why, wait } => (why, wait.max(self.jittered(failures))),
                 End::Refused { why, .. } if once => return Err(self.given_up(&why)),
                 End::Refused { why, wait } => (why, wait),
             };
+            fruitless = if progress { 0 } else { fruitless + 1 };
             if once && fruitless >= attempts_max {
                 return Err(self.given_up(&why));
             }

@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message as Frame};
 use tokio_util::sync::CancellationToken;
 
+use crate::intake::NotTaken;
 use crate::metrics::add;
 use crate::parcel::{Arrival, Held, Phase, Source};
 use crate::relay::Relay;
@@ -38,10 +39,21 @@ pub(crate) enum End {
     Done,
     /// We were told to stop, or nobody takes what is read any more.
     Stopped,
+    /// The relay was closed to make room for others; come back when there is room.
+    Closed,
     /// The connection is lost or useless; come back after the backoff and not before `wait`.
     Lost { why: String, wait: Duration },
     /// The relay does not let us read; come back after `wait`.
     Refused { why: String, wait: Duration },
+}
+
+impl From<NotTaken> for End {
+    fn from(why: NotTaken) -> Self {
+        match why {
+            NotTaken::Ended => Self::Stopped,
+            NotTaken::Closed => Self::Closed,
+        }
+    }
 }
 
 impl End {
@@ -116,6 +128,7 @@ impl<'a> Session<'a> {
             let wake = self.wake();
             let step = tokio::select! {
                 () = stop.cancelled() => Err(End::Stopped),
+                () = self.relay.lane.until(true) => Err(End::Closed),
                 frame = self.socket.next() => self.take(frame).await,
                 () = sleep_until(wake) => self.tick().await,
             };
@@ -216,14 +229,14 @@ impl<'a> Session<'a> {
             arrival.held.page = self.saw_listed(id);
         }
         add(&self.relay.counters.events, 1);
-        match self.relay.shared.intake.event(arrival, id).await {
+        match self.relay.shared.intake.event(&self.relay.lane, arrival, id).await {
             Ok(true) if stored || listed => {
                 self.stored_is_new();
                 self.stored_was_unknown(received_at_ms, created_at);
             }
             Ok(true) => {}
             Ok(false) => add(&self.relay.counters.copies, 1),
-            Err(_) => return Err(End::Stopped),
+            Err(why) => return Err(why.into()),
         }
         Ok(())
     }
@@ -274,7 +287,7 @@ impl<'a> Session<'a> {
         let no_message = why.reason == Reason::MalformedJson || !bytes.trim_ascii_start().starts_with(b"[");
         self.junk += u32::from(no_message);
         let arrival = self.arrival(bytes, received_at_ms, Phase::Live);
-        self.relay.shared.intake.junk(arrival, why).await.map_err(|_| End::Stopped)?;
+        self.relay.shared.intake.junk(&self.relay.lane, arrival, why).await?;
         match self.junk >= JUNK_MAX {
             true => Err(End::lost(format!("{JUNK_MAX} frames are no messages of a relay"))),
             false => Ok(()),

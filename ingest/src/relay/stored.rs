@@ -24,6 +24,9 @@ const LIVE_WITHIN_SECS: i64 = 30;
 /// A relay whose answers cannot be paged is asked again after so long.
 const UNPAGEABLE_WAIT: Duration = Duration::from_secs(6 * 3600);
 
+/// How often it is looked whether there is room again for what is stored.
+pub(crate) const ROOM_WAIT: Duration = Duration::from_millis(250);
+
 /// State of the page under way.
 #[derive(Debug, Default)]
 pub(crate) struct Stored {
@@ -130,6 +133,10 @@ impl Session<'_> {
 
     /// Asks for what comes next, as soon as the relay's pace allows.
     pub(crate) async fn ask_page(&mut self) -> Step {
+        if self.relay.shared.intake.is_strained() {
+            self.stored.page = Page::Waiting(Instant::now() + ROOM_WAIT);
+            return Ok(());
+        }
         if let Err(at) = self.relay.pace.take(Instant::now()) {
             self.stored.page = Page::Waiting(at);
             return Ok(());

@@ -18,6 +18,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use topic::{EmbeddedLog, Log};
 
+use super::gate::{Gate, Gated};
+
 /// By then whatever is expected has happened, on a busy machine too.
 pub(super) const SOON: Duration = Duration::from_secs(60);
 const TOPIC: &str = "nostr-event";
@@ -26,9 +28,11 @@ const REJECTED: &str = "nostr-event.rejected";
 /// A log and a lake of a test's own.
 pub(super) struct Lab {
     log: Arc<dyn Log>,
+    /// Lets writers of the log begin.
+    pub(super) gate: Gate,
     pub(super) lake: Arc<dyn ObjectStore>,
     pub(super) clock: Clock,
-    _dir: TempDir,
+    pub(super) dir: TempDir,
 }
 
 impl Lab {
@@ -41,7 +45,8 @@ impl Lab {
     pub(super) fn at(clock: Clock) -> Self {
         let dir = TempDir::new().expect("a directory");
         let log = EmbeddedLog::open(&dir.path().join("log"), clock.clone()).expect("a log");
-        Self { log: Arc::new(log), lake: Arc::new(InMemory::new()), clock, _dir: dir }
+        let (log, gate) = Gated::before(Arc::new(log));
+        Self { log: Arc::new(log), gate, lake: Arc::new(InMemory::new()), clock, dir }
     }
 
     /// Follows relays until it is stopped.
@@ -134,13 +139,27 @@ impl Run {
 
     /// Waits until something holds, and demands it.
     pub(super) async fn until(&self, what: &str, holds: impl Fn(&CountersSnapshot) -> bool) -> CountersSnapshot {
-        let deadline = Instant::now() + SOON;
+        self.until_within(SOON, what, holds).await
+    }
+
+    /// The same for what takes seconds by itself.
+    pub(super) async fn until_long(&self, what: &str, holds: impl Fn(&CountersSnapshot) -> bool) -> CountersSnapshot {
+        self.until_within(6 * SOON, what, holds).await
+    }
+
+    async fn until_within(
+        &self,
+        limit: Duration,
+        what: &str,
+        holds: impl Fn(&CountersSnapshot) -> bool,
+    ) -> CountersSnapshot {
+        let deadline = Instant::now() + limit;
         loop {
             let counters = self.counters();
             if holds(&counters) {
                 return counters;
             }
-            assert!(!self.task.is_empty() && Instant::now() < deadline, "{what}: not within {SOON:?}, {counters:?}");
+            assert!(!self.task.is_empty() && Instant::now() < deadline, "{what}: not within {limit:?}, {counters:?}");
             sleep(Duration::from_millis(5)).await;
         }
     }
@@ -161,6 +180,13 @@ impl Run {
         let (counters, result) = self.ends().await;
         result.expect("a good end");
         counters
+    }
+
+    /// Asks it to stop, and says how it ended.
+    pub(super) async fn stop_within(mut self, limit: Duration) -> ingest::Result<()> {
+        self.stop.cancel();
+        let ended = tokio::time::timeout(limit, self.task.join_next()).await.expect("it ends");
+        ended.expect("one task").expect("it does not panic")
     }
 
     /// Waits for its end.

@@ -7,10 +7,12 @@
 //! fails when it has not happened soon.
 
 mod connection;
+mod gate;
 mod group;
 mod hostile;
 mod killed;
 mod lab;
+mod limits;
 mod manners;
 mod negentropy;
 mod place;

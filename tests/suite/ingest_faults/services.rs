@@ -71,7 +71,7 @@ mod kafka {
         use super::super::super::place::{Place, SOON, all_there};
         use super::super::*;
         use crate::crash::broker::Broker;
-        use crate::crash::process::Process;
+        use crate::crash::process::{Heard, Process};
         use crate::crash::proxy::Proxy;
         use crate::crash::{alone, say, soak};
         use tests::wire::{Blow, Course, Wire};
@@ -119,6 +119,76 @@ mod kafka {
             std::thread::sleep(wait);
             broker.signal("CONT");
             finish(&place, &relay, process);
+        }
+
+        /// A process whose memory and disk are used up by a few hundred events, with all that its relays have stored.
+        fn small(place: &Place, relays: &[ScriptedRelay]) -> Process {
+            let urls: Vec<String> = relays.iter().map(ScriptedRelay::url).collect();
+            let mut process = place.ingest(&urls, &["--room", "64KiB", "--spill", "256KiB"]);
+            let begun = Instant::now();
+            while relays.iter().any(|relay| relay.live_requests() == 0)
+                || place.topic_records().len() < 50 * relays.len()
+            {
+                assert!(process.alive() && begun.elapsed() < SOON, "{}", process.heard().lines.join("\n"));
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            process
+        }
+
+        /// 29: memory, then the disk, then half of the disk, then all of it; the broker is away for `TIDEGATE_SOAK` 90
+        /// seconds.
+        #[test]
+        fn a_broker_that_is_away_fills_disk_and_closes_relays_and_nothing_is_lost() {
+            let _turn = alone();
+            let Some(broker) = Broker::start(&[]) else { return };
+            let Some(place) = Place::on(&broker.address) else { return };
+            let relays: Vec<ScriptedRelay> = (120..125)
+                .map(|seed| place.runtime.block_on(ScriptedRelay::honest(&signed::events(seed, 50))))
+                .collect();
+            let process = small(&place, &relays);
+            let begun = Instant::now();
+            broker.signal("STOP");
+            let text = "x".repeat(500);
+            relays.iter().zip(0..).for_each(|(relay, number)| news(relay, &format!("{number} {text}"), 150));
+            let closed = |heard: &Heard| heard.said("relay closed for want of room");
+            let heard = process.must_hear("a relay closed", SOON, closed);
+            let stages =
+                ["arrivals wait on disk", "not asked for what they have stored", "relay closed for want of room"];
+            let at = stages.map(|stage| heard.lines.iter().position(|line| line.contains(stage)));
+            assert!(at.iter().all(Option::is_some) && at.is_sorted(), "{at:?} in {}", heard.lines.join("\n"));
+            let away = Duration::from_secs(if soak().is_some() { 90 } else { 12 });
+            std::thread::sleep(away.saturating_sub(begun.elapsed()));
+            broker.signal("CONT");
+            let back = process.must_hear("a relay opened", 2 * SOON, |heard| heard.said("relay opened"));
+            let count = |words: &str| back.lines.iter().filter(|line| line.contains(words)).count();
+            say(&format!("broker away for {:.0} s: {} relays closed", begun.elapsed().as_secs_f64(), count(stages[2])));
+            process.must_hear("all relays opened", 2 * SOON, |heard| {
+                let count = |words: &str| heard.lines.iter().filter(|line| line.contains(words)).count();
+                count("relay opened") == count("relay closed for want of room")
+            });
+            process.terminate();
+            process.ends_with(0, SOON);
+            // Where it was stopped before it had asked for all that it left, that is asked for now.
+            let urls: Vec<String> = relays.iter().map(ScriptedRelay::url).collect();
+            place.ingest(&urls, &["--once"]).ends_with(0, SOON);
+            place.audit(&owed(relays.iter().flat_map(ScriptedRelay::holds)));
+        }
+
+        /// 28: killed while arrivals wait on disk: they are asked for again.
+        #[test]
+        fn killed_with_arrivals_on_disk_ingest_has_them_once() {
+            let _turn = alone();
+            let Some(broker) = Broker::start(&[]) else { return };
+            let Some(place) = Place::on(&broker.address) else { return };
+            let relays = [place.runtime.block_on(ScriptedRelay::honest(&signed::events(126, 50)))];
+            let process = small(&place, &relays);
+            broker.signal("STOP");
+            news(&relays[0], &"x".repeat(500), 200);
+            process.must_hear("arrivals on disk", SOON, |heard| heard.said("arrivals wait on disk"));
+            process.kill();
+            broker.signal("CONT");
+            place.ingest(&[relays[0].url()], &["--once"]).ends_with(0, SOON);
+            place.audit(&owed(relays[0].holds()));
         }
 
         /// 39, 40, 42: a store that stalls, resets in the middle of a put, and loses its answers.
