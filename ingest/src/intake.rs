@@ -296,7 +296,8 @@ async fn bring_back(
         let Some(lane) = input.arrival.held.lane.clone() else { continue };
         let Ok(room) = take_room(&room, &lane, &input).await else { return };
         input.arrival.held.room = Some(Arc::new(room));
-        if queue.send(input).await.is_err() {
+        if let Err(unsent) = queue.send(input).await {
+            unsent.0.arrival.held.page.iter().for_each(Page::tear);
             return;
         }
     }
@@ -398,15 +399,15 @@ impl Overflow {
         false
     }
 
-    async fn pop(&self) -> Option<Input> {
+    async fn pop(self: &Arc<Self>) -> Option<Input> {
         loop {
             let mut spill = Arc::clone(&self.spill).lock_owned().await;
+            let overflow = Arc::clone(self);
             let popped = spawn_blocking(move || {
-                let popped = spill.pop();
-                (popped, spill.used())
+                let (popped, used) = (spill.pop(), spill.used());
+                (popped, overflow.used.swap(used, Relaxed), used)
             });
-            let (popped, used) = popped.await.ok()?;
-            let before = self.used.swap(used, Relaxed);
+            let (popped, before, used) = popped.await.ok()?;
             let Popped { lane, cost, input } = popped?;
             if let Some(lane) = &lane {
                 lane.spilled.fetch_sub(cost, Relaxed);

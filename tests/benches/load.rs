@@ -2,6 +2,7 @@
 //!
 //!     load generate COUNT FILE       writes COUNT events as JSON lines, signed, all genuine
 //!     load consume BROKERS TOPIC     reads a topic to its end with librdkafka alone and says how fast
+//!     load fill COUNT DATA_DIR       fills an embedded log with COUNT records that have nothing but an id
 //!     load crowd TIDEGATE RELAYS EVENTS COPIES [OPTION…]   has TIDEGATE follow RELAYS relays, each event on COPIES of
 //!                                                          them, with further options such as --sightings
 
@@ -11,6 +12,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use event::{Clock, EventId};
+use ingest::{IntakeSettings, create_topics};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -18,19 +23,21 @@ use rdkafka::{Offset, TopicPartitionList};
 use relay::Generate;
 use relay::generate::write_jsonl;
 use tests::crowd::Crowd;
+use topic::{EmbeddedLog, Log, Record};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["generate", count, rate, file] => generate(count.parse()?, rate.parse()?, file),
         ["consume", brokers, topic] => consume(brokers, topic),
+        ["fill", count, dir] => tokio::runtime::Runtime::new()?.block_on(fill(count.parse()?, Path::new(dir))),
         ["crowd", tidegate, relays, events, copies, options @ ..] => {
             let crowd = Crowd { relays: relays.parse()?, events: events.parse()?, copies: copies.parse()? };
             follow(tidegate, crowd, options)
         }
         // `cargo test --benches` and `cargo bench` without arguments have nothing to do here.
         [] => Ok(()),
-        other => bail!("`{}` is none of generate, consume and crowd with their arguments", other.join(" ")),
+        other => bail!("`{}` is none of generate, consume, fill and crowd with their arguments", other.join(" ")),
     }
 }
 
@@ -38,6 +45,28 @@ fn generate(count: usize, rate: f64, file: &str) -> Result<()> {
     let settings = Generate { late: 0.0, future: 0.0, forged: 0.0, rate, authors: 5000, ..Generate::default() };
     let mut out = BufWriter::new(File::create(file).with_context(|| format!("could not create `{file}`"))?);
     write_jsonl(settings, count, &mut out)?;
+    Ok(())
+}
+
+/// A raw topic as it is after so many events, as far as known ids go.
+async fn fill(count: u64, dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir.join("log"))?;
+    let log = EmbeddedLog::open(&dir.join("log"), Clock::system())?;
+    let intake = IntakeSettings::default();
+    create_topics(&log, &intake).await?;
+    let mut writer = log.writer(None).await?;
+    let mut random = StdRng::seed_from_u64(count);
+    let mut left = count;
+    while left > 0 {
+        let lot = left.min(20_000);
+        let record = |_| {
+            let id = EventId(random.random());
+            Record { key: Some(id.to_string().into()), value: Some("{}".into()), ..Record::default() }
+        };
+        writer.send(&intake.topic, (0..lot).map(record).collect()).await?;
+        writer.flush().await?;
+        left -= lot;
+    }
     Ok(())
 }
 
