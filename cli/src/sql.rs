@@ -65,7 +65,6 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
 
 /// The tables that there are. A folder that was named holds one, as its name says.
 fn sources(args: &Args, query: &str) -> Result<Vec<Source>, Failure> {
-    let query = query.to_lowercase();
     let named = args.raw.raw_events_s3_uri.as_deref().map(|uri| uri.trim_end_matches('/').rsplit('/').next());
     let named = named.map(|folder| Table::of_topic(folder.unwrap_or_default()));
     let mut sources = Vec::new();
@@ -73,11 +72,18 @@ fn sources(args: &Args, query: &str) -> Result<Vec<Source>, Failure> {
         match args.raw.table(table, &args.log) {
             Ok(lake) => sources.push(Source { table, lake: Some(lake), tail: None }),
             // A table that is not there is no matter for who does not ask it.
-            Err(failure) if query.contains(table.name()) => return Err(failure),
+            Err(failure) if asks(query, table) => return Err(failure),
             Err(_) => {}
         }
     }
     Ok(sources)
+}
+
+/// Whether a query reads a table, as far as its words tell.
+fn asks(query: &str, table: Table) -> bool {
+    let query = query.to_lowercase();
+    let words = query.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
+    words.clone().zip(words.skip(1)).any(|(before, word)| ["from", "join"].contains(&before) && word == table.name())
 }
 
 /// Lines of JSON objects in the lake that are no row of their table were left out; that must not go unsaid.
@@ -95,4 +101,17 @@ fn read(path: &PathBuf) -> Result<String, Failure> {
     let text =
         if path.as_os_str() == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
     text.map_err(|why| Failure::usage(format!("could not read file `{}`: {why}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_asks_the_tables_that_it_reads_from() {
+        let query = "select count(*) as events from\n\"Sightings\" s";
+        assert!(asks(query, Table::Sightings) && !asks(query, Table::Events));
+        let both = "SELECT 1 FROM (SELECT * FROM events) e JOIN sightings USING (id)";
+        assert!(Table::ALL.into_iter().all(|table| asks(both, table)));
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use event::Table;
 use event::layout::{coverage_topic, gap_topic, rejected_topic, sighting_topic};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -162,6 +163,10 @@ impl Pipeline {
 /// `Config` when the topics cannot be, `Unavailable` when the log cannot be reached.
 pub async fn create_topics(log: &dyn topic::Log, settings: &IntakeSettings) -> Result<()> {
     let (raw, forever) = (&settings.topic, ("retention.ms", "-1"));
+    if Table::of_topic(raw) != Table::Events {
+        let message = format!("`{raw}` is the name of a topic of sightings; give the raw topic another one");
+        return Err(Error::new(ErrorKind::Config, message));
+    }
     create(log, raw, settings.partitions, &[]).await?;
     create(log, &rejected_topic(raw), 1, &[("retention.bytes", REJECTED_RETENTION_BYTES)]).await?;
     create(log, &coverage_topic(raw), 1, &[("cleanup.policy", "compact"), forever]).await?;

@@ -223,6 +223,9 @@ fn without_the_option_there_is_no_topic_and_the_job_says_what_to_do() {
     ] {
         assert!(said.contains(&sighting_topic(&stage)) && said.contains("--sightings"), "{said}");
     }
+    // A raw topic is told from one of sightings by its name.
+    let mut wrong = stage.log_command(&["ingest", "nostr", "--relay", &urls, "--topic", "nostr-sighting", "--no-lake"]);
+    assert!(finish(&mut wrong).code(2).stderr().contains("give the raw topic another one"));
     let both = stage.dir().join("both.sql").to_string_lossy().into_owned();
     let sql = "INSERT INTO a SELECT kind FROM events; INSERT INTO b SELECT relay FROM sightings";
     fs::write(&both, sql).expect("written");
