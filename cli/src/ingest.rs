@@ -59,6 +59,26 @@ impl Args {
     }
 }
 
+/// Which relays are followed.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct RelayArgs {
+    /// Relay URL, ws:// or wss://; repeatable, or separated by commas
+    #[arg(
+        long = "relay",
+        value_name = "URL",
+        value_delimiter = ',',
+        env = "TIDEGATE_RELAYS",
+        hide_env_values = true,
+        required_unless_present = "relay_file"
+    )]
+    pub(crate) relays: Vec<String>,
+
+    /// File of relays, a URL a line, `paused` behind those that are not to be followed now, # before a comment; it is
+    /// read again whenever it changes, so that relays are added, paused and removed while this runs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) relay_file: Option<PathBuf>,
+}
+
 /// Lands events from Nostr relays: what they send live, then what they have stored.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -72,16 +92,8 @@ Examples:
   tidegate ingest nostr --relay wss://nos.lol,wss://relay.damus.io \\
     --kafka-brokers localhost:9092 --no-lake --group porch")]
 struct NostrArgs {
-    /// Relay URL, ws:// or wss://; repeatable, or separated by commas
-    #[arg(
-        long = "relay",
-        value_name = "URL",
-        value_delimiter = ',',
-        env = "TIDEGATE_RELAYS",
-        hide_env_values = true,
-        required = true
-    )]
-    relays: Vec<String>,
+    #[command(flatten)]
+    relays: RelayArgs,
 
     /// Stop when everything stored was fetched from all relays and has landed
     #[arg(long)]
@@ -240,7 +252,13 @@ impl IntakeArgs {
 pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     match args.source {
         Source::Nostr(args) => {
+            let group = args.group.settings(&args.log)?;
             let intake = IntakeSettings { sightings: args.sightings, ..args.intake.settings(&args.log) };
+            let intake = match &group {
+                // What others publish is known from the topic, and no index on disk is kept of it.
+                Some(_) => IntakeSettings { dedup_ids_max: IntakeSettings::default().dedup_ids_max, ..intake },
+                None => intake,
+            };
             let now = Clock::system().now_ms();
             let back = args.lookback.and_then(|span| EventTime::from_micros(now * 1_000 - span.micros()));
             let since = args.since.or(back);
@@ -255,8 +273,9 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
                 None => keys::from_environment()?,
             };
             let settings = NostrSettings {
-                relays: args.relays,
-                group: args.group.settings(&args.log)?,
+                relays: args.relays.relays,
+                relay_file: args.relays.relay_file,
+                group,
                 once: args.once,
                 since,
                 until: args.until,

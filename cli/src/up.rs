@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::checkpoints;
 use crate::error::Failure;
-use crate::ingest::{BoundsArgs, IntakeArgs, components, totals};
+use crate::ingest::{BoundsArgs, IntakeArgs, RelayArgs, components, totals};
 use crate::job::plan;
 use crate::lake::LandArgs;
 use crate::output::{Format, FormatArgs};
@@ -38,16 +38,8 @@ Examples:
   tidegate up --relay wss://nos.lol --job kinds --kafka-topic 'nostr-<job>' \\
     --kafka-brokers localhost:9092 --lake s3://raw-data")]
 pub(crate) struct Args {
-    /// Relay URL, ws:// or wss://; repeatable, or separated by commas
-    #[arg(
-        long = "relay",
-        value_name = "URL",
-        value_delimiter = ',',
-        env = "TIDEGATE_RELAYS",
-        hide_env_values = true,
-        required = true
-    )]
-    relays: Vec<String>,
+    #[command(flatten)]
+    relays: RelayArgs,
 
     /// A job, with its window if wanted: kinds, kinds='1 hour', kinds='1 hour/10 minutes', my.sql='1 minute'; repeatable
     #[arg(long = "job", value_name = "JOB[=WINDOW[/SLIDE]]", value_parser = job_window)]
@@ -143,7 +135,12 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     }
     let intake = IntakeSettings { sightings: args.sightings, ..args.intake.settings(&args.log) };
     let lander = args.land.location(&args.log)?.map(|location| (args.land.settings(&intake), location));
-    let nostr = NostrSettings { relays: args.relays, intake, ..NostrSettings::default() };
+    let nostr = NostrSettings {
+        relays: args.relays.relays,
+        relay_file: args.relays.relay_file,
+        intake,
+        ..NostrSettings::default()
+    };
     let nostr = args.bounds.bound(nostr, &args.log);
     let service = Service { components, nostr, lander, directory, jobs: stream_jobs };
     let line = {

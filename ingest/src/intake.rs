@@ -23,7 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::coverage::Page;
 use crate::dedup::Dedup;
-use crate::lane::{Lane, share};
+use crate::lane::{Lane, SHARE, share};
 use crate::metrics::{Counters, RelayCounters, add};
 use crate::parcel::Arrival;
 use crate::settings::NostrSettings;
@@ -56,7 +56,8 @@ impl Bounds {
             room_kib: u32::try_from(settings.room_bytes / 1_024 / parts).unwrap_or(u32::MAX).max(1),
             spill_dir: settings.spill_dir.clone(),
             spill_bytes: settings.spill_bytes_max / parts,
-            lanes,
+            // A file may name more of them later.
+            lanes: if settings.relay_file.is_some() { lanes.max(SHARE as usize) } else { lanes },
         }
     }
 }

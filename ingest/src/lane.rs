@@ -8,7 +8,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use crate::metrics::{RelayCounters, add};
 
 /// The part that one relay may have where there are enough others: a flood takes a quarter, not all.
-const SHARE: u64 = 4;
+pub(crate) const SHARE: u64 = 4;
 
 /// What one of `lanes` relays may have of `whole`: all of it alone, half of it of two, and a quarter at least.
 pub(crate) fn share(whole: u64, lanes: usize) -> u64 {

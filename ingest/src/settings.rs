@@ -103,6 +103,9 @@ pub struct Reconcile {
 pub struct NostrSettings {
     /// Relay URLs, `ws://` or `wss://`; spellings of one relay are merged.
     pub relays: Vec<String>,
+    /// A file of more of them, a line each, with `paused` behind those that are not to be followed now; it is read again
+    /// when it has changed, unless `once`. Default none.
+    pub relay_file: Option<PathBuf>,
     /// Where events go, and what is believed.
     pub intake: IntakeSettings,
     /// Share the relays with the other members of a group; on Kafka only, and not with `once`. Default none.
@@ -160,6 +163,7 @@ impl Default for NostrSettings {
     fn default() -> Self {
         Self {
             relays: Vec::new(),
+            relay_file: None,
             intake: IntakeSettings::default(),
             group: None,
             once: false,

@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use event::layout::{intake_topic, rejected_topic};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use topic::{Change, GroupSpec, Log, Membership, partition_for_key};
@@ -39,7 +40,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::owner::{group_id, take_for_group};
 use crate::pipeline::{create, create_topics};
 use crate::rejected::{REMEMBERED_MAX, Refused};
-use crate::relay::{RelayUrl, tls};
+use crate::relay::{Listed, RelayUrl, tls};
 use crate::settings::{GroupSettings, NostrSettings};
 
 /// The intake is no archive: it holds what members that are all down may have left behind, three days of it. Less than
@@ -55,7 +56,7 @@ const INTAKE_SEGMENT_MS: &str = "3600000";
 pub(crate) async fn run(
     settings: NostrSettings,
     group: GroupSettings,
-    urls: Vec<RelayUrl>,
+    listed: watch::Receiver<Listed>,
     components: Components,
     shutdown: CancellationToken,
 ) -> Result<()> {
@@ -106,7 +107,8 @@ pub(crate) async fn run(
         partitions,
         tls: tls()?,
     };
-    let mut member = Member::new(common, urls).await?;
+    let (common, posts, tasks) = (Arc::new(common), BTreeMap::new(), JoinSet::new());
+    let mut member = Member { common, listed, posts, tasks };
     let outcome = member.follow(membership.as_mut(), &shutdown).await;
     let ended = member.end().await;
     membership.leave().await;
@@ -123,32 +125,20 @@ async fn create_intake(log: &dyn Log, raw_topic: &str) -> Result<usize> {
     Ok(partitions)
 }
 
-/// The relays of each partition.
-fn shares(urls: Vec<RelayUrl>, partitions: i32) -> BTreeMap<i32, Vec<RelayUrl>> {
-    let mut shares: BTreeMap<i32, Vec<RelayUrl>> = BTreeMap::new();
-    for url in urls {
-        shares.entry(partition_for_key(url.text().as_bytes(), partitions)).or_default().push(url);
-    }
-    shares
+/// The partition whose holder follows a relay.
+fn falls_to(relay: &RelayUrl, partitions: usize) -> i32 {
+    partition_for_key(relay.text().as_bytes(), i32::try_from(partitions).unwrap_or(i32::MAX))
 }
 
 /// This process in its group.
 struct Member {
     common: Arc<Common>,
-    relays: BTreeMap<i32, Vec<RelayUrl>>,
+    listed: watch::Receiver<Listed>,
     posts: BTreeMap<i32, Orders>,
     tasks: JoinSet<(i32, Result<()>)>,
 }
 
 impl Member {
-    async fn new(common: Common, urls: Vec<RelayUrl>) -> Result<Self> {
-        let topic = intake_topic(&common.settings.intake.topic);
-        let ranges = common.components.log.ranges(&topic).await;
-        let ranges = ranges.map_err(|source| Error::of_log(format!("could not look up topic `{topic}`"), source))?;
-        let relays = shares(urls, i32::try_from(ranges.len()).unwrap_or(i32::MAX));
-        Ok(Self { common: Arc::new(common), relays, posts: BTreeMap::new(), tasks: JoinSet::new() })
-    }
-
     /// Takes and gives partitions as the group decides, until `shutdown`.
     async fn follow(&mut self, membership: &mut dyn Membership, shutdown: &CancellationToken) -> Result<()> {
         loop {
@@ -177,16 +167,16 @@ impl Member {
     /// Says what is this member's now.
     fn tell(&self) {
         let partitions: Vec<i32> = self.posts.keys().copied().collect();
-        let relays = partitions.iter().filter_map(|partition| self.relays.get(partition)).flatten();
-        let urls: Vec<&str> = relays.map(|url| &**url.text()).collect();
+        let listed = self.listed.borrow();
+        let mine = |url: &&RelayUrl| self.posts.contains_key(&falls_to(url, self.common.partitions));
+        let urls: Vec<&str> = listed.relays.iter().filter(mine).map(|url| &**url.text()).collect();
         tracing::info!(group = self.common.group, ?partitions, relays = urls.join(" "), "this member's share");
     }
 
     fn take(&mut self, partitions: &[i32]) {
         for partition in partitions {
             let (common, partition) = (Arc::clone(&self.common), *partition);
-            let relays = self.relays.get(&partition).cloned().unwrap_or_default();
-            let (orders, post) = (Orders::default(), Post { common, partition, relays });
+            let (orders, post) = (Orders::default(), Post { common, partition, listed: self.listed.clone() });
             self.posts.insert(partition, orders.clone());
             self.tasks.spawn(async move { (partition, post.hold(orders).await) });
         }
@@ -232,19 +222,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_relay_falls_to_one_partition_whatever_the_order() {
+    fn relays_are_spread_over_the_partitions() {
         let names: Vec<String> = (0..200).map(|at| format!("wss://relay{at}.example.org")).collect();
-        let urls = RelayUrl::parse_all(&names).expect("urls");
-        let there = shares(urls.clone(), 4);
-        let back = shares(urls.iter().rev().cloned().collect(), 4);
-        assert_eq!(there.values().map(Vec::len).sum::<usize>(), 200);
-        for partition in 0..4 {
-            let set = |shares: &BTreeMap<i32, Vec<RelayUrl>>| {
-                shares[&partition].iter().map(ToString::to_string).collect::<std::collections::BTreeSet<_>>()
-            };
-            assert_eq!(set(&there), set(&back));
-            // Murmur2 spreads 200 names over 4 within 50 ± 20 with a probability beyond doubt, and always alike.
-            assert!((30..=70).contains(&there[&partition].len()), "{}", there[&partition].len());
+        let mut shares = [0; 4];
+        for url in RelayUrl::parse_all(&names).expect("urls") {
+            shares[usize::try_from(falls_to(&url, 4)).expect("a partition")] += 1;
         }
+        // Murmur2 spreads 200 names over 4 within 50 ± 20 with a probability beyond doubt, and always alike.
+        assert!(shares.iter().all(|share| (30..=70).contains(share)), "{shares:?}");
     }
 }

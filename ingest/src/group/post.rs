@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use event::layout::intake_topic;
 use rustls::ClientConfig;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use topic::Reader;
 
 use super::collect::Collector;
+use super::falls_to;
 use super::follow::Followed;
 use super::settle::Settler;
 use crate::Components;
@@ -27,7 +28,7 @@ use crate::owner::{collect_id, demand_group, fence, group_id, settle_id};
 use crate::pipeline::OUTGOING_MAX;
 use crate::publish::{Desk, Publisher, Topics};
 use crate::rejected::Refused;
-use crate::relay::{Backoff, RelayUrl, Shared, follow};
+use crate::relay::{Backoff, Listed, RelayUrl, Shared, follow};
 use crate::settings::NostrSettings;
 use crate::sighting::Sightings;
 use crate::verifier::{Rules, Verifier, work};
@@ -73,7 +74,7 @@ pub(super) struct Orders {
 pub(super) struct Post {
     pub(super) common: Arc<Common>,
     pub(super) partition: i32,
-    pub(super) relays: Vec<RelayUrl>,
+    pub(super) listed: watch::Receiver<Listed>,
 }
 
 impl Post {
@@ -123,7 +124,7 @@ impl Post {
             ready = self.open(orders) => ready?,
         };
         let Ready { ledger, collector, handing_in, settler } = ready;
-        tracing::info!(partition = self.partition, relays = self.relays.len(), "partition is at work");
+        tracing::info!(partition = self.partition, "partition is at work");
         let (stop, failed) = (orders.collect_no_more.child_token(), CancellationToken::new());
         let collect = async {
             let collected = self.collect(&ledger, collector, handing_in, &stop).await;
@@ -242,7 +243,9 @@ impl Post {
     ) -> Result<()> {
         let Common { settings, components, dedup, partitions, tls, .. } = self.common.as_ref();
         // A member may hold all partitions, and is to stay within its bounds then.
-        let bounds = Bounds::of(settings, *partitions, self.relays.len());
+        let mine = |url: &RelayUrl| falls_to(url, *partitions) == self.partition;
+        let relays = self.listed.borrow().relays.iter().filter(|url| mine(url)).count();
+        let bounds = Bounds::of(settings, *partitions, relays);
         let (queue, arrivals) = mpsc::channel(bounds.room_kib as usize);
         let (out, outgoing) = mpsc::channel(OUTGOING_MAX);
         let mut tasks = JoinSet::new();
@@ -263,14 +266,7 @@ impl Post {
             Ok(())
         });
         let shared = Shared::new(settings.clone(), components, intake, Arc::clone(tls))?;
-        let mut result = match self.relays.is_empty() {
-            true => {
-                stop.cancelled().await;
-                drop(shared);
-                Ok(())
-            }
-            false => follow(&self.relays, shared, ledger, stop).await.map(drop),
-        };
+        let mut result = follow(self.listed.clone(), mine, shared, ledger, stop).await.map(drop);
         while let Some(ended) = tasks.join_next().await {
             let panicked =
                 |panic| Err(Error::new(ErrorKind::Internal, "a collector's task panicked").with_source(panic));

@@ -1,7 +1,7 @@
 //! Many relays at once, one task each: connect, subscribe, read, page through what is stored, come back when the
 //! connection is lost. Bytes go to the verifiers as they came; nothing is believed here.
 //!
-//! Read in this order: `url`, `connect`, `message` (frames), `session` (one connection) with its parts `live`, `stored`
+//! Read in this order: `url`, `roster` (which relays), `connect`, `message` (frames), `session` (one connection) with its parts `live`, `stored`
 //! and `list`, `history` (what is not proven yet), `walk` (the pages, pure), `closed` (refusals, pure), `auth`, `pace`
 //! and `backoff` (waiting, pure); `broadcast` is the other direction, events to relays.
 
@@ -16,17 +16,20 @@ mod list;
 mod live;
 mod message;
 mod pace;
+mod roster;
 mod session;
 mod stored;
 mod url;
 mod walk;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use event::Clock;
 use rustls::ClientConfig;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +52,8 @@ use history::{History, Wanted};
 use list::Compares;
 pub(crate) use message::created_at;
 use pace::Pace;
+pub(crate) use roster::Listed;
+use roster::Roster;
 use session::{End, Session};
 pub(crate) use url::RelayUrl;
 
@@ -89,17 +94,25 @@ pub(crate) struct Shared {
 /// was given up: what the others served is landed, the message names those that failed. `Fenced` when another process
 /// or group took over.
 pub async fn nostr(settings: NostrSettings, components: Components, shutdown: CancellationToken) -> Result<()> {
-    let urls = RelayUrl::parse_all(&settings.relays)?;
+    let roster = Roster::open(&settings.relays, settings.relay_file.as_deref()).await?;
+    if settings.once && roster.listed().relays.is_empty() {
+        return Err(Error::new(ErrorKind::Config, "no relay is to be followed: all are paused, or none is named"));
+    }
+    let (tell, listed) = watch::channel(roster.listed().clone());
+    let mut telling = JoinSet::new();
+    if settings.relay_file.is_some() && !settings.once {
+        telling.spawn(roster.tell(tell));
+    }
     if let Some(group) = settings.group.clone() {
-        return crate::group::run(settings, group, urls, components, shutdown).await;
+        return crate::group::run(settings, group, listed, components, shutdown).await;
     }
     let stop = shutdown.child_token();
     let tls = tls()?;
     let mut pipeline = Pipeline::open(&settings.intake, &components, stop.clone()).await?;
-    let bounds = Bounds::of(&settings, 1, urls.len());
+    let bounds = Bounds::of(&settings, 1, listed.borrow().relays.len());
     let intake = pipeline.intake(&components.counters, bounds);
     let shared = Shared::new(settings, &components, intake, tls)?;
-    let followed = follow(&urls, shared, &pipeline.ledger, &stop).await;
+    let followed = follow(listed, |_| true, shared, &pipeline.ledger, &stop).await;
     let given_up = pipeline.finish().await.and(followed)?;
     match given_up.is_empty() {
         true => Ok(()),
@@ -107,41 +120,75 @@ pub async fn nostr(settings: NostrSettings, components: Components, shutdown: Ca
     }
 }
 
-/// Follows relays until `stop` or, with `once`, to their end; what is to be said of those that were given up.
+/// Follows those of the listed relays that are `mine` until `stop` or, with `once`, to their end; what is to be said of
+/// those that were given up. Who is added or taken out meanwhile is followed, or not any more.
 ///
 /// # Errors
 /// `Internal` when a task panicked.
 pub(crate) async fn follow(
-    urls: &[RelayUrl],
+    mut listed: watch::Receiver<Listed>,
+    mine: impl Fn(&RelayUrl) -> bool,
     shared: Shared,
     ledger: &Arc<Ledger>,
     stop: &CancellationToken,
 ) -> Result<Vec<String>> {
-    let shared = Arc::new(shared);
-    let mut tasks = JoinSet::new();
-    for url in urls {
-        let relay = Relay::new(url.clone(), &shared, ledger);
-        let stop = stop.clone();
-        tasks.spawn(async move { relay.follow(&stop).await });
-    }
     let mut governing = JoinSet::new();
     governing.spawn(govern::govern(shared.intake.overflow(), Arc::clone(&shared.counters)));
-    drop(shared);
-    let mut given_up = Vec::new();
-    let mut result = Ok(());
-    while let Some(ended) = tasks.join_next().await {
-        match ended {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => given_up.push(why),
-            Err(panic) => {
-                result = Err(Error::new(ErrorKind::Internal, "a relay's task panicked").with_source(panic));
-                stop.cancel();
-            }
+    let once = shared.settings.once;
+    let mut following =
+        Following { shared: Arc::new(shared), ledger, stop, tasks: JoinSet::new(), stops: HashMap::new() };
+    let (mut given_up, mut result, mut may_change) = (Vec::new(), Ok(()), !once);
+    following.change(&listed.borrow_and_update().relays, &mine);
+    while !(following.tasks.is_empty() && (once || stop.is_cancelled())) {
+        tokio::select! {
+            Some(ended) = following.tasks.join_next() => match ended {
+                Ok((url, outcome)) => {
+                    following.stops.remove(&url);
+                    given_up.extend(outcome.err());
+                }
+                Err(panic) => {
+                    result = Err(Error::new(ErrorKind::Internal, "a relay's task panicked").with_source(panic));
+                    stop.cancel();
+                }
+            },
+            changed = listed.changed(), if may_change => may_change = changed.is_ok(),
+            () = stop.cancelled(), if following.tasks.is_empty() => {}
+        }
+        // One that was taken out and is back begins again once its last session has ended.
+        if !once && !stop.is_cancelled() {
+            following.change(&listed.borrow_and_update().relays, &mine);
         }
     }
     governing.shutdown().await;
     given_up.sort();
     result.map(|()| given_up)
+}
+
+/// Relays and the tasks that follow them.
+struct Following<'a> {
+    shared: Arc<Shared>,
+    ledger: &'a Arc<Ledger>,
+    stop: &'a CancellationToken,
+    tasks: JoinSet<(RelayUrl, std::result::Result<(), String>)>,
+    stops: HashMap<RelayUrl, CancellationToken>,
+}
+
+impl Following<'_> {
+    /// Begins to follow who is wanted, and tells who is not to end.
+    fn change(&mut self, listed: &[RelayUrl], mine: impl Fn(&RelayUrl) -> bool) {
+        let wanted: HashSet<&RelayUrl> = listed.iter().filter(|url| mine(url)).collect();
+        for (url, stop) in self.stops.iter().filter(|(url, stop)| !wanted.contains(url) && !stop.is_cancelled()) {
+            tracing::info!(relay = %url, "relay is not followed any more");
+            stop.cancel();
+        }
+        for url in listed.iter().filter(|url| wanted.contains(url)) {
+            if !self.stops.contains_key(url) {
+                let (relay, stop) = (Relay::new(url.clone(), &self.shared, self.ledger), self.stop.child_token());
+                self.stops.insert(url.clone(), stop.clone());
+                self.tasks.spawn(async move { (relay.url.clone(), relay.follow(&stop).await) });
+            }
+        }
+    }
 }
 
 impl Shared {

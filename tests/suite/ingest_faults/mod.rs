@@ -17,6 +17,7 @@ mod manners;
 mod negentropy;
 mod place;
 mod real;
+mod relay_file;
 mod services;
 mod sightings;
 mod subscription;
