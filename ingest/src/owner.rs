@@ -72,6 +72,11 @@ impl Owner {
         &self.since
     }
 
+    /// Whether it is the same process or group, whatever else is known of it.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (&self.place, &self.since, &self.group) == (&other.place, &other.since, &other.group)
+    }
+
     /// For people.
     pub(crate) fn who(&self) -> String {
         match &self.group {

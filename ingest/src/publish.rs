@@ -84,6 +84,8 @@ pub(crate) struct Publisher {
     desk: Desk,
     /// What says that this process alone ingests; none for a member of a group.
     owner: Option<Owner>,
+    /// The record has said so since this process began.
+    is_named: bool,
     /// Offsets from which on what this run wrote last is to be found, by topic.
     ends: HashMap<String, Offsets>,
     noted_at: Instant,
@@ -133,7 +135,7 @@ impl Publisher {
         desk: Desk,
     ) -> Result<Self> {
         let (ends, noted_at) = (HashMap::new(), Instant::now());
-        let mut publisher = Self { log, writer, id, topics, desk, owner: None, ends, noted_at };
+        let mut publisher = Self { log, writer, id, topics, desk, owner: None, is_named: false, ends, noted_at };
         publisher.note_ends().await?;
         Ok(publisher)
     }
@@ -155,7 +157,11 @@ impl Publisher {
         let coverage: Vec<Record> = self.owner.iter().map(Owner::record).collect();
         match coverage.is_empty() {
             true => Ok(()),
-            false => self.deliver(Parcel { coverage, ..Parcel::default() }).await,
+            false => {
+                self.deliver(Parcel { coverage, ..Parcel::default() }).await?;
+                self.is_named = true;
+                Ok(())
+            }
         }
     }
 
@@ -276,7 +282,11 @@ impl Publisher {
 
     /// After an outcome that is not known: ends the transaction for certain, and writes anew only what is not there.
     async fn again(&mut self, parcel: &Parcel) -> topic::Result<()> {
+        // A new writer would take the topic back from whoever took it over while the log did not answer us.
+        self.nobody_else().await?;
         self.writer = self.log.writer(Some(&self.id)).await?;
+        // Who came between the two is fenced now, and both end: what it has written is not known here.
+        self.nobody_else().await?;
         if self.holds(parcel).await? {
             return Ok(());
         }
@@ -348,6 +358,17 @@ impl Publisher {
                 return other;
             }
             sleep(BACKOFF.first).await;
+        }
+    }
+
+    /// Demands that the record still names this process, once it has.
+    async fn nobody_else(&mut self) -> topic::Result<()> {
+        let Some(own) = self.owner.as_ref().filter(|_| self.is_named) else { return Ok(()) };
+        let record = Owner::read(self.log.as_ref(), &self.topics.raw).await;
+        let now = record.map_err(|error| topic::Error::new(topic::ErrorKind::Unavailable, error.to_string()))?;
+        match now.is_some_and(|now| !now.is_same(own)) {
+            true => Err(topic::Error::new(topic::ErrorKind::Fenced, "another process has taken the topic over")),
+            false => Ok(()),
         }
     }
 

@@ -12,6 +12,8 @@ use tests::signed;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::fault;
+use super::lab::{Lab, until};
 use super::place::{Place, SOON, all_there};
 use crate::crash::chance::Chance;
 use crate::crash::process::Process;
@@ -129,6 +131,32 @@ fn asked_to_stop_ingest_lands_what_it_took() {
     place.runtime.block_on(town.quiet());
     place.ingest(&town.urls(), &["--once"]).ends_with(0, SOON);
     place.audit(&town.holds());
+}
+
+/// 34, the other way round: the log does not answer for a while, another process takes over meanwhile, and the first one
+/// must not take the topic back from it, since it does not know what that has published.
+#[test]
+fn whoever_was_taken_over_while_the_log_did_not_answer_ends() {
+    fault(async {
+        let events = signed::events(91, 150);
+        let relay = ScriptedRelay::honest(&events[..100]).await;
+        let lab = Lab::new();
+        let run = lab.follow(&[relay.url()]);
+        run.until_published(100).await;
+        until("a live subscription", || relay.live_requests() > 0).await;
+        lab.gate.shut();
+        events[100..].iter().for_each(|event| relay.publish(event));
+        run.until("what is new has come", |counters| counters.received >= 150).await;
+        lab.clock.set(lab.clock.now_ms() + 1_000);
+        let (counters, result) = lab.other_once(&[relay.url()]).await;
+        result.expect("it takes over");
+        assert_eq!(counters.published, 50);
+        lab.gate.refuse();
+        let error = run.ends().await.1.expect_err("it was taken over");
+        assert_eq!(error.kind(), ingest::ErrorKind::Fenced, "{error:#}");
+        assert!(error.to_string().contains("was taken over by"), "{error:#}");
+        lab.audit(&[&relay], 150).await;
+    });
 }
 
 mod kafka {

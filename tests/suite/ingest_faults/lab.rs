@@ -28,6 +28,8 @@ const REJECTED: &str = "nostr-event.rejected";
 /// A log and a lake of a test's own.
 pub(super) struct Lab {
     log: Arc<dyn Log>,
+    /// The same without its gate.
+    behind: Arc<dyn Log>,
     /// Lets writers of the log begin.
     pub(super) gate: Gate,
     pub(super) lake: Arc<dyn ObjectStore>,
@@ -45,8 +47,15 @@ impl Lab {
     pub(super) fn at(clock: Clock) -> Self {
         let dir = TempDir::new().expect("a directory");
         let log = EmbeddedLog::open(&dir.path().join("log"), clock.clone()).expect("a log");
-        let (log, gate) = Gated::before(Arc::new(log));
-        Self { log: Arc::new(log), gate, lake: Arc::new(InMemory::new()), clock, dir }
+        let (behind, lake): (Arc<dyn Log>, _) = (Arc::new(log), Arc::new(InMemory::new()));
+        let (log, gate) = Gated::before(Arc::clone(&behind));
+        Self { log: Arc::new(log), behind, gate, lake, clock, dir }
+    }
+
+    /// Fetches what relays have stored, as another process that no gate keeps from the log, and from the same lake.
+    pub(super) async fn other_once(&self, relays: &[String]) -> (CountersSnapshot, ingest::Result<()>) {
+        let settings = NostrSettings { relays: relays.to_vec(), once: true, ..quick() };
+        self.run_on(&self.behind, settings).ends().await
     }
 
     /// Follows relays until it is stopped.
@@ -60,11 +69,12 @@ impl Lab {
     }
 
     pub(super) fn run(&self, settings: NostrSettings) -> Run {
-        let components = Components {
-            log: Arc::clone(&self.log),
-            clock: self.clock.clone(),
-            counters: Arc::new(Counters::default()),
-        };
+        self.run_on(&self.log, settings)
+    }
+
+    fn run_on(&self, log: &Arc<dyn Log>, settings: NostrSettings) -> Run {
+        let components =
+            Components { log: Arc::clone(log), clock: self.clock.clone(), counters: Arc::new(Counters::default()) };
         let (counters, stop) = (Arc::clone(&components.counters), CancellationToken::new());
         let mut task = JoinSet::new();
         task.spawn(ingest_and_land(settings, components, Arc::clone(&self.lake), stop.clone()));
