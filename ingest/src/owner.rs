@@ -5,10 +5,13 @@
 //! takes over from them fences each of these, after it has written the record: a member that opens a partition later
 //! reads the record after it has fenced, and so finds out.
 
+use std::time::Duration;
+
 use event::layout::{coverage_topic, intake_topic};
 use event::{Clock, EventTime};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
 use topic::{Log, Record, Writer};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -17,6 +20,9 @@ use crate::error::{Error, ErrorKind, Result};
 const OWNER_KEY: &str = "owner";
 /// Members that start together may fence each other so often; each time one of them has written the record.
 const ATTEMPTS_MAX: u32 = 20;
+/// How long a record that cannot be read is waited for: longer than Kafka leaves a transaction open.
+const READ_WITHIN: Duration = Duration::from_secs(90);
+const READ_PAUSE: Duration = Duration::from_millis(500);
 /// Ids that are fenced at the same time.
 const FENCED_AT_ONCE: usize = 16;
 
@@ -54,6 +60,24 @@ impl Owner {
         let record = log.last_by_key(&topic, OWNER_KEY.as_bytes()).await;
         let record = record.map_err(|source| Error::of_log(format!("could not read topic `{topic}`"), source))?;
         Ok(record.and_then(|record| serde_json::from_slice(record.value.as_deref()?).ok()))
+    }
+
+    /// The same; what a member that was killed had open hides the record until somebody takes over from it, or Kafka ends
+    /// it after a minute, and that is waited for.
+    ///
+    /// # Errors
+    /// `Unavailable` when the log cannot be read for longer.
+    pub(crate) async fn await_read(log: &dyn Log, raw_topic: &str) -> Result<Option<Self>> {
+        let deadline = Instant::now() + READ_WITHIN;
+        loop {
+            match Self::read(log, raw_topic).await {
+                Err(error) if error.kind() == ErrorKind::Unavailable && Instant::now() < deadline => {
+                    tracing::warn!(topic = raw_topic, %error, "who ingests is not known yet");
+                    sleep(READ_PAUSE).await;
+                }
+                read => return read,
+            }
+        }
     }
 
     /// The record of the coverage topic.
@@ -156,7 +180,7 @@ pub(crate) async fn fence_members(log: &dyn Log, raw_topic: &str) -> Result<()> 
 pub(crate) async fn take_for_group(log: &dyn Log, raw_topic: &str, group: &str, clock: &Clock) -> Result<()> {
     let mut last = None;
     for _ in 0..ATTEMPTS_MAX {
-        let before = Owner::read(log, raw_topic).await?;
+        let before = Owner::await_read(log, raw_topic).await?;
         if before.as_ref().is_some_and(|owner| owner.group.as_deref() == Some(group)) {
             return Ok(());
         }

@@ -108,8 +108,10 @@ impl Publisher {
         }
         let id = topic_id(raw_topic);
         let writer = fence(log.as_ref(), raw_topic, &id).await?;
+        // What members of a group had open when they were killed would hide the record.
+        fence_members(log.as_ref(), raw_topic).await?;
         // Only now: whoever takes over writes the record under this id, so that nobody else has since.
-        let before = Owner::read(log.as_ref(), raw_topic).await?;
+        let before = Owner::await_read(log.as_ref(), raw_topic).await?;
         let owner = Owner::here(clock, None).after(before.as_ref());
         let sightings = desk.copies.are_wanted().then(|| sighting_topic(raw_topic));
         let topics = Topics { sightings, ..Topics::settling(raw_topic) };
@@ -118,6 +120,7 @@ impl Publisher {
         publisher.owner = Some(owner);
         publisher.tell_owner().await?;
         if after_group {
+            // Members that were alive may have begun anew: from now on they find out.
             fence_members(publisher.log.as_ref(), raw_topic).await?;
         }
         Ok(publisher)

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use topic::Reader;
+use topic::{Reader, Writer};
 
 use super::collect::Collector;
 use super::falls_to;
@@ -118,10 +118,12 @@ impl Post {
     }
 
     async fn work(&self, orders: &Orders) -> Result<()> {
+        // Not to be called off: it might fence whoever has the partition by then.
+        let writers = self.fence().await?;
         let ready = tokio::select! {
             biased;
             () = orders.collect_no_more.cancelled() => return Ok(()),
-            ready = self.open(orders) => ready?,
+            ready = self.open(writers, orders) => ready?,
         };
         let Ready { ledger, collector, handing_in, settler } = ready;
         tracing::info!(partition = self.partition, "partition is at work");
@@ -158,13 +160,19 @@ impl Post {
         collected.and(settled)
     }
 
-    /// Fences whoever held the partition before, then reads back what there is to know.
-    async fn open(&self, orders: &Orders) -> Result<Ready> {
+    /// Fences whoever held the partition before.
+    async fn fence(&self) -> Result<Writers> {
+        let Common { settings, components, .. } = self.common.as_ref();
+        let (log, raw) = (components.log.as_ref(), &settings.intake.topic);
+        let (collect, settle) = (collect_id(raw, self.partition), settle_id(raw, self.partition));
+        let (collecting, settling) = tokio::try_join!(fence(log, raw, &collect), fence(log, raw, &settle))?;
+        Ok(Writers { collect: (collecting, collect), settle: (settling, settle) })
+    }
+
+    /// Reads back what there is to know, now that nobody else can write it.
+    async fn open(&self, writers: Writers, orders: &Orders) -> Result<Ready> {
         let Common { settings, components, group, .. } = self.common.as_ref();
         let (log, raw, partition) = (&components.log, &settings.intake.topic, self.partition);
-        let (collect_id, settle_id) = (collect_id(raw, partition), settle_id(raw, partition));
-        let fenced = tokio::try_join!(fence(log.as_ref(), raw, &collect_id), fence(log.as_ref(), raw, &settle_id));
-        let (collect_writer, settle_writer) = fenced?;
         demand_group(log.as_ref(), raw, group).await?;
         let ledger = Arc::new(Ledger::load_written(log.as_ref(), raw).await?);
         self.common.raw.pass().await?;
@@ -180,12 +188,13 @@ impl Post {
             patience: PATIENCE,
             copies: Sightings::new(false).1,
         };
-        let topics = Topics::handing_in(raw);
+        let (writer, id) = writers.collect;
         let own = desk(&collector.handed, &ledger);
-        let handing_in = Publisher::open(Arc::clone(log), collect_writer, collect_id, topics, own).await?;
+        let handing_in = Publisher::open(Arc::clone(log), writer, id, Topics::handing_in(raw), own).await?;
         // What is settled proves nothing of a relay: that was written when it was handed in.
+        let (writer, id) = writers.settle;
         let own = desk(&self.common.dedup, &Arc::default());
-        let publisher = Publisher::open(Arc::clone(log), settle_writer, settle_id, Topics::settling(raw), own).await?;
+        let publisher = Publisher::open(Arc::clone(log), writer, id, Topics::settling(raw), own).await?;
         let verifier = Verifier {
             rules,
             dedup: Arc::clone(&self.common.dedup),
@@ -274,6 +283,12 @@ impl Post {
         }
         result
     }
+}
+
+/// The newest writers of a partition's ids, with these.
+struct Writers {
+    collect: (Box<dyn Writer>, String),
+    settle: (Box<dyn Writer>, String),
 }
 
 /// A partition that has been opened.

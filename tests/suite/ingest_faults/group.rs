@@ -198,13 +198,14 @@ mod kafka {
         let members: Vec<Process> = (0..3).map(|_| member(&place, &town)).collect();
         let three: Vec<&Process> = members.iter().collect();
         until_shared_out(&three);
-        town.begin_news(&place);
         until("every relay is followed", &three, || town.relays.iter().all(|relay| relay.live_requests() > 0));
         until_all_is_there(&place, &town, &three);
-        // One joins: what is moved is followed by one at any time, and what stays is not disturbed.
+        // One joins while nothing is written that would tell the others that they are fenced: what moves was let go.
         let fourth = member(&place, &town);
         let four: Vec<&Process> = members.iter().chain([&fourth]).collect();
         until_shared_out(&four);
+        until("every relay is followed", &four, || town.relays.iter().all(|relay| relay.open() > 0));
+        town.begin_news(&place);
         // One leaves in good order.
         members[0].terminate();
         let left: Vec<&Process> = members[1..].iter().chain([&fourth]).collect();
@@ -220,6 +221,15 @@ mod kafka {
             member.ends_with(0, SOON);
         }
         audit_all(&place, &town);
+        let mut coverage = place.command(&["ingest", "coverage", "--format", "ndjson"]);
+        let lines = tests::finish(&mut coverage).success().ndjson();
+        let proven = lines.iter().filter(|line| line["state"] == "paged").map(|line| line["relay"].as_str());
+        let proven: BTreeSet<&str> = proven.map(|relay| relay.expect("a relay")).collect();
+        assert_eq!(proven.into_iter().collect::<Vec<_>>(), {
+            let mut urls: Vec<String> = town.relays.iter().map(|relay| relay.url()).collect();
+            urls.sort();
+            urls
+        });
     }
 
     #[test]
@@ -267,8 +277,9 @@ mod kafka {
         until_shared_out(&[&first, &second]);
         town.begin_news(&place);
         signal(&first, "STOP");
-        let all: BTreeSet<i32> = (0..PARTITIONS).collect();
+        let (paused, all) = (Instant::now(), (0..PARTITIONS).collect::<BTreeSet<i32>>());
         until("the other takes over", &[&second], || share(&second.heard()) == all);
+        say(&format!("group paused: taken over after {:.1} s", paused.elapsed().as_secs_f64()));
         let before = place.topic_records().len();
         until("the other goes on", &[&second], || place.topic_records().len() > before + 20);
         signal(&first, "CONT");
@@ -315,12 +326,12 @@ mod kafka {
         audit_all(&place, &town);
     }
 
-    /// As a member does it.
+    /// As a member does it, which is killed in the middle of the next transaction.
     async fn hand_in(place: &Place, event: &str) {
         let id =
             serde_json::from_str::<serde_json::Value>(event).expect("JSON")["id"].as_str().expect("an id").to_owned();
         let header = |name: &str, value: &str| topic::Header { name: name.into(), value: value.to_owned().into() };
-        let record = topic::Record {
+        let frame = topic::Record {
             key: Some(id.into()),
             value: Some(event.to_owned().into()),
             headers: vec![
@@ -330,9 +341,15 @@ mod kafka {
             ],
             ..topic::Record::default()
         };
-        let mut writer = log(place).writer(None).await.expect("a writer");
-        writer.send(&format!("{}.intake", place.topic), vec![record]).await.expect("sent");
-        writer.flush().await.expect("durable");
+        let mut writer =
+            log(place).writer(Some(&format!("tidegate.collect.{}.0", place.topic))).await.expect("a writer");
+        writer.begin().await.expect("begun");
+        writer.send(&format!("{}.intake", place.topic), vec![frame]).await.expect("sent");
+        writer.commit().await.expect("durable");
+        let line = topic::Record { key: Some("a relay".into()), value: Some("{}".into()), ..topic::Record::default() };
+        writer.begin().await.expect("begun");
+        writer.send(&format!("{}.coverage", place.topic), vec![line]).await.expect("sent");
+        writer.flush().await.expect("taken");
     }
 
     #[test]
