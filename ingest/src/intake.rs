@@ -57,7 +57,7 @@ impl Bounds {
             spill_dir: settings.spill_dir.clone(),
             spill_bytes: settings.spill_bytes_max / parts,
             // A file may name more of them later.
-            lanes: if settings.relay_file.is_some() { lanes.max(SHARE as usize) } else { lanes },
+            lanes: if settings.relay_file.is_some() { lanes.max(SHARE) } else { lanes },
         }
     }
 }

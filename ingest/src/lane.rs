@@ -8,11 +8,11 @@ use tokio::sync::{Notify, Semaphore, watch};
 use crate::metrics::{RelayCounters, add};
 
 /// The part that one relay may have where there are enough others: a flood takes a quarter, not all.
-pub(crate) const SHARE: u64 = 4;
+pub(crate) const SHARE: usize = 4;
 
 /// What one of `lanes` relays may have of `whole`: all of it alone, half of it of two, and a quarter at least.
 pub(crate) fn share(whole: u64, lanes: usize) -> u64 {
-    whole / (lanes as u64).clamp(1, SHARE)
+    whole / lanes.clamp(1, SHARE) as u64
 }
 
 /// A relay as the intake knows it.

@@ -3,7 +3,7 @@
 //!
 //! Nothing is verified here, so that a copy is known by all its bytes, and never by the id that it claims: a forged
 //! event must not keep the true one from being handed in. Ids of events that were verified and published by whichever
-//! member are looked up before ([`crate::pipeline::Intake`]).
+//! member are looked up before ([`crate::intake::Intake`]).
 
 use std::sync::Arc;
 
