@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use bands::Bands;
 pub(crate) use ledger::{Ledger, Line};
 pub use ledger::{coverage, gaps};
-pub(crate) use page::Page;
+pub(crate) use page::{LastPage, Page};
 
 /// How a band was proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

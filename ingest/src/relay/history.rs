@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::coverage::{Band, Gap, GapReason, Ledger, Line, Page, Proof};
+use crate::coverage::{Band, Gap, GapReason, LastPage, Ledger, Line, Page, Proof};
 use crate::relay::walk::{Learned, PAGE_EVENTS_MIN, Turn, Walk};
 
 /// Seconds of `created_at` that are wanted, and how they are asked for.
@@ -35,6 +35,7 @@ pub(crate) struct History {
     /// When the walks were begun, seconds since 1970: what they prove is proven as of then.
     begun_at: i64,
     page: Option<Page>,
+    last: LastPage,
 }
 
 impl History {
@@ -50,6 +51,7 @@ impl History {
             learned: Learned::default(),
             begun_at: 0,
             page: None,
+            last: LastPage::default(),
         }
     }
 
@@ -141,7 +143,9 @@ impl History {
 
     /// The answer to a new question begins.
     pub(crate) fn open_page(&mut self) {
-        self.page = Some(self.new_page());
+        let page = self.new_page();
+        page.follow(&mut self.last);
+        self.page = Some(page);
         if let Some(walk) = self.current() {
             walk.forget_page();
         }

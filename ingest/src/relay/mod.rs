@@ -311,14 +311,10 @@ impl Relay {
     async fn session(&mut self, stop: &CancellationToken) -> (End, bool) {
         let NostrSettings { user_agent, connect_timeout, .. } = &self.shared.settings;
         let connecting = connect::connect(&self.url, &self.shared.tls, user_agent, *connect_timeout);
-        let (socket, information) = tokio::select! {
+        let socket = tokio::select! {
             () = stop.cancelled() => return (End::Stopped, false),
-            both = async { tokio::join!(connecting, self.information()) } => both,
+            socket = connecting => socket,
         };
-        if let Some(document) = information {
-            self.informed_at = Some(Instant::now());
-            self.keep_to(&nip11::read(&document).limits.unwrap_or_default());
-        }
         let socket = match socket {
             Ok(socket) => socket,
             Err(no) => return (End::Lost { why: no.why, wait: no.retry_after.unwrap_or_default() }, false),
@@ -326,21 +322,26 @@ impl Relay {
         tracing::info!(relay = %self.url, "connected");
         add(&self.counters.connects, 1);
         self.counters.connected.store(true, Relaxed);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.inform() => {}
+        }
         let counters = Arc::clone(&self.counters);
         let ended = Box::pin(Session::new(self, socket).run(stop)).await;
         counters.connected.store(false, Relaxed);
         ended
     }
 
-    /// What the relay says of itself, where it is to be asked; nothing where it does not say.
-    async fn information(&self) -> Option<String> {
+    /// Asks the relay what it says of itself, once a day, and keeps to its limits.
+    async fn inform(&mut self) {
         let known = self.informed_at.is_some_and(|at| at.elapsed() < INFORMATION);
-        let asker = self.shared.asker.as_ref().filter(|_| !known)?;
-        let asked = asker.ask(self.url.text()).await;
-        // Many relays say nothing, and what they allow is learned from their answers anyway.
-        asked
-            .inspect_err(|why| tracing::debug!(relay = %self.url, why, "the relay does not say what its limits are"))
-            .ok()
+        let Some(asker) = self.shared.asker.as_ref().filter(|_| !known) else { return };
+        self.informed_at = Some(Instant::now());
+        match asker.ask(self.url.text()).await {
+            Ok(document) => self.keep_to(&nip11::read(&document).limits.unwrap_or_default()),
+            // Many relays say nothing, and what they allow is learned from their answers anyway.
+            Err(why) => tracing::debug!(relay = %self.url, why, "the relay does not say what its limits are"),
+        }
     }
 
     /// Limits that a relay names are kept to. What it really gives may be less still, which its answers show.
