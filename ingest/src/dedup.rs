@@ -18,11 +18,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use event::EventId;
-use topic::{Log, StoredRecord};
+use topic::{Log, StoredRecord, Tail};
 
 use crate::coverage::Page;
 use crate::error::{Error, ErrorKind, Result};
-use crate::tail::Tail;
 
 use index::Index;
 

@@ -46,7 +46,6 @@ mod relay;
 mod settings;
 mod sighting;
 mod spill;
-mod tail;
 mod verifier;
 
 use std::sync::Arc;

@@ -18,7 +18,7 @@ use event::{Clock, Reason, Rejection};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use topic::{Log, Offsets, Record, StoredRecord, Writer};
+use topic::{Log, Offsets, Record, StoredRecord, Tail, Writer};
 
 use crate::coverage::Ledger;
 use crate::dedup::Dedup;
@@ -29,7 +29,6 @@ use crate::parcel::{Outgoing, Parcel};
 use crate::rejected;
 use crate::relay::Backoff;
 use crate::sighting::Copies;
-use crate::tail::Tail;
 
 /// Records of a parcel at most.
 pub(crate) const PARCEL_RECORDS_MAX: usize = 5_000;
@@ -177,29 +176,31 @@ impl Publisher {
         let mut open = true;
         while open {
             open = fill(&mut queue, &self.desk.ledger, &mut self.desk.copies, &mut waiting).await;
-            let mut parcel = self.pack(waiting.drain(..));
-            self.desk.copies.pack(&mut parcel, &self.desk.dedup);
-            // Only now: the last shares in what relays answered are given up by packing.
-            (parcel.coverage, parcel.gaps) = self.desk.ledger.take_unwritten();
-            self.desk.copies.mark(&mut parcel, self.owner.as_ref().map_or("", Owner::since));
-            if !parcel.is_empty() {
-                self.deliver(parcel).await?;
-            }
+            self.publish(waiting.drain(..)).await?;
             if self.noted_at.elapsed() >= NOTE_ENDS_EVERY {
                 self.note_ends().await?;
             }
         }
         while self.desk.copies.take_rest().await {
-            let mut parcel = Parcel::default();
-            self.desk.copies.pack(&mut parcel, &self.desk.dedup);
-            (parcel.coverage, parcel.gaps) = self.desk.ledger.take_unwritten();
-            self.desk.copies.mark(&mut parcel, self.owner.as_ref().map_or("", Owner::since));
-            self.deliver(parcel).await?;
+            self.publish([]).await?;
         }
         if let Some(owner) = &mut self.owner {
             owner.ended = true;
         }
         self.tell_owner().await
+    }
+
+    /// Publishes records, with what may go with them: sightings, and what is proven.
+    async fn publish(&mut self, outgoing: impl IntoIterator<Item = Outgoing>) -> Result<()> {
+        let mut parcel = self.pack(outgoing);
+        self.desk.copies.pack(&mut parcel, &self.desk.dedup);
+        // Only now: the last shares in what relays answered are given up by packing.
+        (parcel.coverage, parcel.gaps) = self.desk.ledger.take_unwritten();
+        self.desk.copies.mark(&mut parcel, self.owner.as_ref().map_or("", Owner::since));
+        match parcel.is_empty() {
+            true => Ok(()),
+            false => self.deliver(parcel).await,
+        }
     }
 
     /// Gives records their place in a transaction.
@@ -356,7 +357,7 @@ impl Publisher {
         let deadline = Instant::now() + SUCCESSOR_WITHIN;
         loop {
             let now = Owner::read(self.log.as_ref(), &self.topics.raw).await.ok().flatten();
-            let other = now.filter(|now| *now != own);
+            let other = now.filter(|now| !now.is_same(&own));
             if other.is_some() || Instant::now() >= deadline {
                 return other;
             }

@@ -14,7 +14,7 @@ use event::layout::{
 };
 use event::{EventId, Reason};
 use tokio_util::sync::CancellationToken;
-use topic::{Header, Record, StoredRecord};
+use topic::{Header, Record, StoredRecord, Tail};
 
 use crate::Components;
 use crate::dedup::Dedup;
@@ -24,7 +24,6 @@ use crate::metrics::add;
 use crate::parcel::{Held, Outgoing, header};
 use crate::pipeline::Pipeline;
 use crate::settings::IntakeSettings;
-use crate::tail::Tail;
 use crate::verifier::{Rules, Verdict};
 
 /// Settings of [`redrive`].

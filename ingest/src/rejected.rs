@@ -10,12 +10,11 @@ use bytes::Bytes;
 use event::Rejection;
 use event::layout::{HEADER_DETAIL, HEADER_FULL_LEN, HEADER_REASON};
 use sha2::{Digest, Sha256};
-use topic::{Log, Record};
+use topic::{Log, Record, Tail};
 
 use crate::dedup::{Generations, prefix};
 use crate::error::{Error, Result};
 use crate::parcel::{Arrival, Outgoing, header};
-use crate::tail::Tail;
 
 /// Longest value of a rejected record; what is longer is cut, and `full_len` says so.
 pub(crate) const VALUE_BYTES_MAX: usize = 1 << 20;

@@ -5,22 +5,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use event::Table;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
-use topic::{Log, OffsetRange, Offsets, Reader};
+use topic::{Log, OffsetRange, Offsets, Tail};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::lake::LakeTable;
 use crate::run::source::decode;
 
 /// Records read at once: an event has a kilobyte, so a batch has some megabytes.
 const READ_RECORDS: usize = 5_000;
-/// Silence after which reading what must be there is given up.
-const READ_WAIT: Duration = Duration::from_secs(30);
 
 /// A stretch of every partition of a topic, `[from, to)`.
 #[derive(Clone, Debug)]
@@ -82,13 +79,14 @@ impl TopicTail {
     pub(crate) fn read(&self, columns: &[usize]) -> BoxStream<'static, Result<RecordBatch>> {
         let (tail, columns) = (self.clone(), columns.to_vec());
         let opened = async move {
-            let open = tail.from.iter().zip(&tail.to).filter(|((_, from), (_, to))| from < to);
-            let (from, to): (Offsets, HashMap<i32, i64>) = open.map(|(from, to)| (*from, *to)).unzip();
-            let reader = match from.is_empty() {
-                true => None,
-                false => Some(tail.log.reader(&tail.topic, from).await?),
+            let range = |((partition, start), (_, end)): (&(i32, i64), &(i32, i64))| OffsetRange {
+                partition: *partition,
+                start: *start,
+                end: *end,
             };
-            let reading = Reading { reader, to, topic: tail.topic, table: tail.table, columns };
+            let ranges = tail.from.iter().zip(&tail.to).map(range).collect();
+            let records = Tail::of(tail.log.as_ref(), &tail.topic, ranges).await?.in_batches_of(READ_RECORDS);
+            let reading = Reading { records, table: tail.table, columns };
             Result::Ok(stream::try_unfold(reading, Reading::next))
         };
         stream::once(opened).try_flatten().boxed()
@@ -100,30 +98,15 @@ fn ends(ranges: &[OffsetRange]) -> Offsets {
 }
 
 struct Reading {
-    /// None once the stretch is through.
-    reader: Option<Box<dyn Reader>>,
-    to: HashMap<i32, i64>,
-    topic: String,
+    records: Tail,
     table: Table,
     columns: Vec<usize>,
 }
 
 impl Reading {
     async fn next(mut self) -> Result<Option<(RecordBatch, Self)>> {
-        let Some(mut reader) = self.reader.take() else { return Ok(None) };
-        let before = reader.positions();
-        let mut records = reader.read(READ_RECORDS, READ_WAIT).await?;
-        let positions = reader.positions();
-        let ended = positions.iter().all(|(partition, at)| self.to.get(partition).is_none_or(|to| at >= to));
-        // Past what is no record, as the markers of transactions, a reader moves without giving one.
-        if records.is_empty() && !ended && positions == before {
-            let message =
-                format!("topic `{}` does not give back its newest records: nothing in {READ_WAIT:?}", self.topic);
-            return Err(Error::new(ErrorKind::Unavailable, message));
-        }
-        records.retain(|record| self.to.get(&record.partition).is_some_and(|to| record.offset < *to));
+        let Some(records) = self.records.next().await? else { return Ok(None) };
         let rows = decode(self.table, &records, 0..records.len(), &self.columns)?;
-        self.reader = (!ended).then_some(reader);
         Ok(Some((rows.batch, self)))
     }
 }

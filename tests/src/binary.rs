@@ -25,6 +25,13 @@ pub fn tidegate() -> Command {
     command
 }
 
+/// Rows as text, sorted, so that their order does not count.
+pub fn sorted(rows: impl AsRef<[Value]>) -> Vec<String> {
+    let mut rows: Vec<String> = rows.as_ref().iter().map(Value::to_string).collect();
+    rows.sort();
+    rows
+}
+
 /// Runs a command to its end and keeps all that it said.
 ///
 /// # Panics

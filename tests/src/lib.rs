@@ -19,5 +19,5 @@ pub mod sim;
 pub mod stage;
 pub mod wire;
 
-pub use binary::{Finished, finish, tidegate};
+pub use binary::{Finished, finish, sorted, tidegate};
 pub use machine::{S3Test, kafka, python, repository, s3, script, shared, unique};

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tests::oracle::{PlainSighting, Windows, relays};
 use tests::scripted_relay::{Plot, ScriptedRelay};
 use tests::stage::Stage;
-use tests::{finish, signed};
+use tests::{finish, signed, sorted};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use topic::{EmbeddedLog, Log, Record, TopicSpec};
@@ -121,12 +121,6 @@ fn must_have_each_first_once(stage: &Stage, sightings: &[PlainSighting]) {
 
 fn rows(command: &mut Command) -> Vec<String> {
     sorted(finish(command).success().ndjson())
-}
-
-fn sorted(rows: Vec<Value>) -> Vec<String> {
-    let mut rows: Vec<String> = rows.iter().map(Value::to_string).collect();
-    rows.sort();
-    rows
 }
 
 fn ingest(stage: &Stage, town: &Town, more: &[&str]) {

@@ -12,6 +12,7 @@ mod group;
 mod kafka;
 mod name;
 mod partitioner;
+mod tail;
 mod transaction;
 
 use std::fmt::Debug;
@@ -25,6 +26,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use group::{Change, GroupSpec, Membership, Turn};
 pub use kafka::{KafkaLog, KafkaSettings};
 pub use partitioner::partition_for_key;
+pub use tail::{Tail, reached};
 
 /// A name and bytes beside a record's value; names may repeat, order is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]

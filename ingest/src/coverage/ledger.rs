@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event::layout::{coverage_topic, gap_topic};
 use tokio::sync::Notify;
-use topic::{Log, Record};
+use topic::{Log, Record, Tail};
 
 use crate::coverage::{Band, Bands, Coverage, Gap};
 use crate::error::{Error, Result};
-use crate::tail::Tail;
 
 /// Gaps that wait to be written; beyond it they are counted only, since a relay that makes more of them is not honest.
 const GAPS_WAITING_MAX: usize = 1_000;

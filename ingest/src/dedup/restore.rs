@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use event::EventId;
 use tokio::task::spawn_blocking;
-use topic::{Log, OffsetRange, StoredRecord};
+use topic::{Log, OffsetRange, StoredRecord, Tail};
 
 use super::index::{Index, Mark};
 use super::{Dedup, Prefix, prefix};
 use crate::error::{Error, ErrorKind, Result};
 use crate::settings::IntakeSettings;
-use crate::tail::Tail;
 
 impl Dedup {
     /// Reads back what is known of the topic. Whoever ingested before must not be able to write any more.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use event::layout::relay_lists_topic;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use topic::{Log, OffsetRange, Offsets, Reader, TopicSpec, Writer};
+use topic::{Log, OffsetRange, Offsets, Reader, TopicSpec, Writer, reached};
 
 use crate::Components;
 use crate::directory::counters::DirectoryCounters;
@@ -210,12 +210,7 @@ impl<'a> Follower<'a> {
     }
 
     fn has_read_all(&self) -> bool {
-        let positions = self.reader.positions();
-        let reached = |end: &OffsetRange| {
-            let position = positions.iter().find(|(partition, _)| *partition == end.partition);
-            position.is_some_and(|(_, next)| *next >= end.end)
-        };
-        self.ends.iter().all(reached)
+        reached(&self.reader.positions(), &self.ends)
     }
 
     /// Makes what was read so far visible, with where reading goes on.

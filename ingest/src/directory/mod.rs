@@ -31,10 +31,9 @@ mod mmdb;
 mod tests;
 
 use event::layout::{NOSTR_EVENT_TOPIC, NOSTR_RELAY_TOPIC};
-use topic::Log;
+use topic::{Log, Tail};
 
 use crate::error::{Error, Result};
-use crate::tail::Tail;
 
 pub(crate) use address::is_public;
 pub use counters::{DirectoryCounters, DirectoryCounts};

@@ -40,7 +40,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::owner::{group_id, take_for_group};
 use crate::pipeline::{create, create_topics};
 use crate::rejected::{REMEMBERED_MAX, Refused};
-use crate::relay::{Listed, RelayUrl, tls};
+use crate::relay::{Listed, RelayUrl, asker, tls};
 use crate::settings::{GroupSettings, NostrSettings};
 
 /// The intake is no archive: it holds what members that are all down may have left behind, three days of it. Less than
@@ -96,6 +96,7 @@ pub(crate) async fn run(
     let joined = log.join(&spec).await;
     let mut membership =
         joined.map_err(|source| Error::of_log(format!("could not join group `{}`", group.name), source))?;
+    let asker = asker(&settings)?;
     let common = Common {
         settings,
         components,
@@ -106,6 +107,7 @@ pub(crate) async fn run(
         rejected: rejected_seen,
         partitions,
         tls: tls()?,
+        asker,
     };
     let (common, posts, tasks) = (Arc::new(common), BTreeMap::new(), JoinSet::new());
     let mut member = Member { common, listed, posts, tasks };

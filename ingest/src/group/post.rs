@@ -24,6 +24,7 @@ use crate::coverage::Ledger;
 use crate::dedup::Dedup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::intake::{Bounds, Intake};
+use crate::nip11::Asker;
 use crate::owner::{collect_id, demand_group, fence, group_id, settle_id};
 use crate::pipeline::OUTGOING_MAX;
 use crate::publish::{Desk, Publisher, Topics};
@@ -55,6 +56,7 @@ pub(super) struct Common {
     /// Partitions of the intake topic.
     pub(super) partitions: usize,
     pub(super) tls: Arc<ClientConfig>,
+    pub(super) asker: Option<Asker>,
 }
 
 /// What a post is told, and tells.
@@ -250,7 +252,7 @@ impl Post {
         handing_in: Publisher,
         stop: &CancellationToken,
     ) -> Result<()> {
-        let Common { settings, components, dedup, partitions, tls, .. } = self.common.as_ref();
+        let Common { settings, components, dedup, partitions, tls, asker, .. } = self.common.as_ref();
         // A member may hold all partitions, and is to stay within its bounds then.
         let mine = |url: &RelayUrl| falls_to(url, *partitions) == self.partition;
         let relays = self.listed.borrow().relays.iter().filter(|url| mine(url)).count();
@@ -274,7 +276,7 @@ impl Post {
             bring_back.await;
             Ok(())
         });
-        let shared = Shared::new(settings.clone(), components, intake, Arc::clone(tls))?;
+        let shared = Shared::new(settings.clone(), components, intake, Arc::clone(tls), asker.clone());
         let mut result = follow(self.listed.clone(), mine, shared, ledger, stop).await.map(drop);
         while let Some(ended) = tasks.join_next().await {
             let panicked =

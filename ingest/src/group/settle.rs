@@ -9,7 +9,7 @@ use futures::{StreamExt, stream};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use topic::{Log, Reader, StoredRecord};
+use topic::{Log, Reader, StoredRecord, Tail};
 
 use super::frame;
 use crate::error::{Error, ErrorKind, Result};
@@ -17,7 +17,6 @@ use crate::metrics::add;
 use crate::owner::group_id;
 use crate::parcel::{Outgoing, Parcel};
 use crate::publish::{PARCEL_RECORDS_MAX, Publisher};
-use crate::tail::Tail;
 use crate::verifier::Verifier;
 
 /// Frames that a thread judges at once, at least.

@@ -31,7 +31,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use topic::{OffsetRange, Reader, StoredRecord};
+use topic::{OffsetRange, Reader, StoredRecord, reached};
 
 use crate::Components;
 use crate::error::{Error, ErrorKind, Result};
@@ -176,9 +176,7 @@ impl Lander {
     }
 
     fn has_read(&self, ends: &[OffsetRange]) -> bool {
-        let positions = self.reader.positions();
-        let read = |end: &OffsetRange| positions.iter().any(|(other, at)| *other == end.partition && *at >= end.end);
-        ends.iter().all(read) && !self.shelves.iter().any(|shelf| shelf.stale)
+        reached(&self.reader.positions(), ends) && !self.shelves.iter().any(|shelf| shelf.stale)
     }
 
     async fn look_for_partitions(&mut self) -> Result<()> {

@@ -107,11 +107,11 @@ pub async fn nostr(settings: NostrSettings, components: Components, shutdown: Ca
         return crate::group::run(settings, group, listed, components, shutdown).await;
     }
     let stop = shutdown.child_token();
-    let tls = tls()?;
+    let (tls, asker) = (tls()?, asker(&settings)?);
     let mut pipeline = Pipeline::open(&settings.intake, &components, stop.clone()).await?;
     let bounds = Bounds::of(&settings, 1, listed.borrow().relays.len());
     let intake = pipeline.intake(&components.counters, bounds);
-    let shared = Shared::new(settings, &components, intake, tls)?;
+    let shared = Shared::new(settings, &components, intake, tls, asker);
     let followed = follow(listed, |_| true, shared, &pipeline.ledger, &stop).await;
     let given_up = pipeline.finish().await.and(followed)?;
     match given_up.is_empty() {
@@ -191,25 +191,32 @@ impl Following<'_> {
     }
 }
 
+/// Asks relays for their information, unless that is not wanted.
+///
+/// # Errors
+/// `Internal` when there is no usable TLS.
+pub(crate) fn asker(settings: &NostrSettings) -> Result<Option<Asker>> {
+    // The operator has named these relays, so they may be anywhere.
+    settings.nip11.then(|| Asker::new(&settings.user_agent, true)).transpose()
+}
+
 impl Shared {
-    /// # Errors
-    /// `Internal` when there is no usable TLS.
     pub(crate) fn new(
         settings: NostrSettings,
         components: &Components,
         intake: Intake,
         tls: Arc<ClientConfig>,
-    ) -> Result<Self> {
-        Ok(Self {
+        asker: Option<Asker>,
+    ) -> Self {
+        Self {
             kinds: settings.intake.kinds.list(FILTER_KINDS_MAX),
             clock: components.clock.clone(),
             intake,
             counters: Arc::clone(&components.counters),
             tls,
-            // The operator has named these relays, so they may be anywhere.
-            asker: if settings.nip11 { Some(Asker::new(&settings.user_agent, true)?) } else { None },
+            asker,
             settings,
-        })
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::oracle::{Late, PlainEvent, Windows, answer, instant};
 use tests::stage::Stage;
-use tests::{finish, script, shared};
+use tests::{finish, script, shared, sorted};
 
 use super::input::{development_set, ingest_development_set};
 use crate::crash::process::Process;
@@ -31,12 +31,6 @@ fn arguments<'a>(job: &'a str, by: Windows, more: &[&'a str]) -> Vec<&'a str> {
 /// Rows sorted as text, so that order does not count.
 fn rows(command: &mut Command) -> Vec<String> {
     sorted(finish(command).success().ndjson())
-}
-
-fn sorted(rows: Vec<Value>) -> Vec<String> {
-    let mut rows: Vec<String> = rows.iter().map(Value::to_string).collect();
-    rows.sort();
-    rows
 }
 
 /// The expected answers beside the development set, as rows of a job; they do not hold authors per kind.

@@ -4,9 +4,9 @@ use std::fs;
 use std::process::Command;
 
 use serde_json::Value;
-use tests::finish;
 use tests::oracle::{Late, PlainEvent, Windows, answer};
 use tests::stage::Stage;
+use tests::{finish, sorted};
 
 use super::answers::stopped_after_a_commit;
 use super::input::development_set;
@@ -20,15 +20,9 @@ fn write(stage: &Stage, name: &str, events: &[Value]) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn sorted(rows: &[Value]) -> Vec<String> {
-    let mut rows: Vec<String> = rows.iter().map(Value::to_string).collect();
-    rows.sort();
-    rows
-}
-
 fn expected(events: &[Value]) -> Vec<String> {
     let plain: Vec<PlainEvent> = events.iter().map(PlainEvent::parse).collect();
-    sorted(&answer("kinds", &plain, HOUR, &Late::default()))
+    sorted(answer("kinds", &plain, HOUR, &Late::default()))
 }
 
 /// Half of the events lie in the lake, the others in the topic only.
@@ -54,7 +48,7 @@ pub(super) fn a_stream_that_starts_with_the_lake_misses_nothing_and_repeats_noth
     let begun = progress[0]["sources"][0]["endOffset"].as_object().expect("offsets").values();
     let begun: i64 = begun.map(|offset| offset.as_i64().expect("an offset")).sum();
     assert!(begun > 0 && begun < i64::try_from(events.len()).expect("few"), "the topic is read from {begun}");
-    assert_eq!(sorted(&done.ndjson()), expected(&events));
+    assert_eq!(sorted(done.ndjson()), expected(&events));
 }
 
 pub(super) fn updates_end_with_what_append_emits(stage: &Stage) {
@@ -71,7 +65,7 @@ pub(super) fn updates_end_with_what_append_emits(stage: &Stage) {
             row
         })
         .collect();
-    assert_eq!(sorted(&done), expected(&events));
+    assert_eq!(sorted(done), expected(&events));
 }
 
 /// HAVING may change while the state is used; WHERE may not.
