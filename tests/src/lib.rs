@@ -13,6 +13,7 @@ pub mod log_contract;
 mod machine;
 pub mod oracle;
 pub mod real_relay;
+pub mod scripted_phoenix;
 pub mod scripted_relay;
 pub mod signed;
 pub mod sim;
