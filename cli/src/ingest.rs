@@ -1,8 +1,9 @@
-//! `tidegate ingest nostr|file|relays|redrive|coverage`: events into the raw topic, and by the lander on into the lake, in
+//! `tidegate ingest nostr|opensea|file|relays|redrive|coverage`: events into the raw topic, and by the lander on into the lake, in
 //! one process.
 
 mod coverage;
 mod group;
+mod opensea;
 mod redrive;
 
 use std::path::PathBuf;
@@ -30,6 +31,7 @@ pub(crate) const DEDUP_IDS_MAX: usize = 1_000_000;
 #[command(after_help = "\
 Examples:
   tidegate ingest nostr --relay wss://nos.lol
+  tidegate ingest opensea --collection cryptopunks
   tidegate ingest file events.jsonl.gz
   tidegate ingest relays --geo-db GeoLite2-City.mmdb
   tidegate ingest coverage")]
@@ -41,6 +43,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Source {
     Nostr(Box<NostrArgs>),
+    Opensea(Box<opensea::Args>),
     File(Box<FileArgs>),
     Relays(Box<crate::relays::FollowArgs>),
     Redrive(Box<redrive::Args>),
@@ -52,6 +55,7 @@ impl Args {
     pub(crate) const fn service(&self) -> bool {
         match &self.source {
             Source::Nostr(args) => !args.once,
+            Source::Opensea(_) => true,
             Source::Relays(args) => args.service(),
             Source::File(_) | Source::Redrive(_) | Source::Coverage(_) => false,
         }
@@ -311,6 +315,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
             let source = ::ingest::nostr(settings, components.clone(), shutdown.clone());
             land_behind(source, &intake, &args.land, &args.log, components, shutdown).await
         }
+        Source::Opensea(args) => Box::pin(opensea::run(*args, shutdown)).await,
         Source::File(args) => {
             let if_free = args.log.brokers().is_some() && !args.take_over;
             let intake = IntakeSettings { if_free, ..args.intake.settings_of(&args.table, &args.log)? };
