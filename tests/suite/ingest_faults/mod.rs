@@ -15,6 +15,7 @@ mod lab;
 mod limits;
 mod manners;
 mod negentropy;
+mod opensea;
 mod place;
 mod real;
 mod relay_file;
