@@ -3,13 +3,16 @@
 
 mod coverage;
 mod group;
-mod opensea;
+pub(crate) mod opensea;
 mod redrive;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ::ingest::{Components, Counters, CountersSnapshot, FileSettings, IntakeSettings, Kinds, NostrSettings};
+use ::ingest::{
+    Components, Counters, CountersSnapshot, FileSettings, IntakeSettings, Kinds, NostrSettings, OpenSeaSettings,
+};
+use clap::ArgGroup;
 use event::{Clock, EventTime, Span, Table};
 use tokio_util::sync::CancellationToken;
 
@@ -66,14 +69,7 @@ impl Args {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct RelayArgs {
     /// Relay URL, ws:// or wss://; repeatable, or separated by commas
-    #[arg(
-        long = "relay",
-        value_name = "URL",
-        value_delimiter = ',',
-        env = "TIDEGATE_RELAYS",
-        hide_env_values = true,
-        required_unless_present = "relay_file"
-    )]
+    #[arg(long = "relay", value_name = "URL", value_delimiter = ',', env = "TIDEGATE_RELAYS", hide_env_values = true)]
     pub(crate) relays: Vec<String>,
 
     /// File of relays, a URL a line, `paused` behind those that are not to be followed now, # before a comment; it is
@@ -84,6 +80,7 @@ pub(crate) struct RelayArgs {
 
 /// Lands events from Nostr relays: what they send live, then what they have stored.
 #[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new("followed").args(["relays", "relay_file"]).required(true).multiple(true)))]
 #[command(after_help = "\
 Examples:
   tidegate ingest nostr --relay wss://nos.lol,wss://relay.damus.io
@@ -168,6 +165,12 @@ pub(crate) struct BoundsArgs {
 }
 
 impl BoundsArgs {
+    /// The same for OpenSea's stream, which has as much of its own.
+    pub(crate) fn bound_stream(&self, settings: OpenSeaSettings, log: &LogArgs) -> OpenSeaSettings {
+        let spill_dir = Some(log.data_dir.join("spill"));
+        OpenSeaSettings { room_bytes: self.room, spill_dir, spill_bytes_max: self.spill, ..settings }
+    }
+
     /// The same in settings.
     pub(crate) fn bound(&self, settings: NostrSettings, log: &LogArgs) -> NostrSettings {
         let spill_dir = Some(log.data_dir.join("spill"));

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ::ingest::{ApiKey, Endpoint, IntakeSettings, OpenSeaSettings};
-use event::Span;
 use event::layout::OPENSEA_RAW_TOPIC;
+use event::{Span, Table};
 use tokio_util::sync::CancellationToken;
 
 use super::{DEDUP_IDS_MAX, components, land_behind};
@@ -114,8 +114,13 @@ fn heartbeat(text: &str) -> Result<Span, String> {
 }
 
 impl StreamArgs {
-    /// The same as settings.
-    pub(crate) fn settings(&self) -> Result<OpenSeaSettings, Failure> {
+    /// Whether something was chosen.
+    pub(crate) const fn given(&self) -> bool {
+        self.api_key_file.is_some() || !self.collections.is_empty() || self.all_collections
+    }
+
+    /// The same as settings; the index of known ids lies in the data directory, whatever the log.
+    pub(crate) fn settings(&self, log: &LogArgs) -> Result<OpenSeaSettings, Failure> {
         let key = match &self.api_key_file {
             Some(path) => {
                 let (text, place) = keys::contents(path)?;
@@ -131,26 +136,30 @@ impl StreamArgs {
                 "put it into the variable {KEY}, or into a file for --api-key-file; OpenSea gives them out at https://opensea.io/settings/developer"
             )));
         }
+        let defaults = OpenSeaSettings::default();
         Ok(OpenSeaSettings {
             endpoint: self.endpoint.clone(),
             key,
             collections: self.collections.clone(),
             all_collections: self.all_collections,
-            ..OpenSeaSettings::default()
+            intake: IntakeSettings {
+                ids_dir: Some(log.data_dir.join("ids")),
+                dedup_ids_max: DEDUP_IDS_MAX,
+                ..defaults.intake
+            },
+            ..defaults
         })
     }
 }
 
 /// Follows the stream, and the lander behind it.
 pub(super) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
-    let settings = args.stream.settings()?;
-    let intake = IntakeSettings {
-        topic: args.topic.clone(),
-        partitions: args.partitions,
-        ids_dir: Some(args.log.data_dir.join("ids")),
-        dedup_ids_max: DEDUP_IDS_MAX,
-        ..settings.intake
-    };
+    if Table::told_by(&args.topic).is_some_and(|told| told != Table::Market) {
+        return Err(Failure::usage(format!("topic `{}` is not one of the market, as its name says", args.topic))
+            .hint("use OpenSeaRawEvents, or a name that ends in .market"));
+    }
+    let settings = args.stream.settings(&args.log)?;
+    let intake = IntakeSettings { topic: args.topic, partitions: args.partitions, ..settings.intake };
     let settings = OpenSeaSettings {
         intake: intake.clone(),
         room_bytes: args.room,

@@ -1,7 +1,10 @@
 //! What becomes of a connection: refused, lost, torn, half-open, silent.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use event::Clock;
 use ingest::OpenSeaSettings;
 use tests::scripted_phoenix::{Act, Cue, Plot, ScriptedPhoenix};
 use tests::scripted_relay::{Door, Opcode, frame, frame_head};
@@ -193,5 +196,32 @@ fn garbage_is_rejected_and_too_much_of_it_ends_the_connection() {
         assert_eq!((rejected["frame_unknown"], rejected["too_large"]), (1, 1), "{rejected:?}");
         assert_eq!(rejected["malformed_json"], 98, "{rejected:?}");
         assert_eq!(rejected.values().sum::<usize>(), 101, "{rejected:?}");
+    });
+}
+
+/// What is proven ends where the heartbeat was sent, not where its answer came: what was sent in between may be lost.
+#[test]
+fn an_answer_that_comes_late_proves_no_more_than_its_heartbeat() {
+    fault(async {
+        let asked_at = Arc::new(AtomicI64::new(0));
+        let noted = Arc::clone(&asked_at);
+        let plot = Plot::default().script(move |scene, mut honest| match scene.cue {
+            Cue::Heartbeat(_) if scene.turn == 0 => {
+                noted.store(Clock::system().now_ms() / 1_000, Ordering::SeqCst);
+                honest.insert(0, Act::Wait(Duration::from_millis(2_500)));
+                honest.push(Act::Cut);
+                honest
+            }
+            _ => honest,
+        });
+        let phoenix = ScriptedPhoenix::start(plot).await;
+        let lab = lab();
+        let run = lab.stream(quick(&phoenix, &[]));
+        joins(&phoenix, 2).await;
+        heard(&phoenix).await;
+        run.stop().await;
+        let gaps = gaps_of(lab.log(), TOPIC).await;
+        assert!(gaps.len() == 1 && gaps[0].from <= asked_at.load(Ordering::SeqCst), "{gaps:?}, {asked_at:?}");
+        assert!(gaps[0].to > gaps[0].from + 1, "{gaps:?}");
     });
 }

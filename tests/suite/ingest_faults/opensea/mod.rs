@@ -7,6 +7,7 @@ mod connection;
 mod key;
 mod killed;
 mod load;
+mod up;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
