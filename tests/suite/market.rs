@@ -67,7 +67,15 @@ fn real_frames() -> Vec<String> {
 }
 
 fn rows_of(stage: &Stage) -> Vec<Value> {
-    let mut command = stage.lake_command(&["sql", ROWS, "--format", "ndjson"]);
+    sql(stage, ROWS)
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn sql(stage: &Stage, query: &str) -> Vec<Value> {
+    let mut command = stage.lake_command(&["sql", query, "--format", "ndjson"]);
     finish(command.args(["--raw-events-kafka-topic", stage.topic()])).success().ndjson()
 }
 
@@ -103,11 +111,13 @@ fn frames_of_a_file_become_the_rows_that_a_script_with_exact_decimals_makes_of_t
     let keys: BTreeSet<&str> = raw.iter().map(|record| record["key"].as_str().expect("a key")).collect();
     let ids: BTreeSet<&str> = golden.rows.iter().map(|row| row["id"].as_str().expect("an id")).collect();
     assert_eq!((keys, raw.len() as u64), (ids, rows), "a record an event, under its id");
-    let sent: BTreeSet<&str> = golden.frames.iter().map(String::as_str).collect();
     for record in &raw {
-        assert!(sent.contains(record["value"].as_str().expect("a frame")), "byte for byte: {record}");
-        assert_eq!((&record["headers"]["source"], &record["headers"]["phase"]), (&json!("file"), &json!("backfill")));
+        let said = ["source", "phase"].map(|name| record["headers"][name].as_str());
+        assert_eq!(said, [Some("file"), Some("backfill")], "{record}");
     }
+    let sent: BTreeSet<String> = golden.frames.iter().map(|frame| hex(frame)).collect();
+    let kept = sql(&stage, "SELECT encode(raw, 'hex') AS raw FROM market");
+    assert!(kept.iter().all(|row| sent.contains(row["raw"].as_str().expect("hex"))), "byte for byte");
     let rejected = read(&format!("{}.rejected", stage.topic()));
     assert_eq!(rejected.len() as u64, refused, "whatever is no row is here");
     // What the topic holds is known to the next run.
