@@ -66,6 +66,28 @@ fn real_frames() -> Vec<String> {
     read("messages.jsonl").lines().zip(forms).map(framed).collect()
 }
 
+/// Real events of the testnet, which somebody had made flat, as events again; none where there is no data set.
+fn testnet_frames() -> Vec<String> {
+    let Some(shared) = shared() else { return Vec::new() };
+    let table = fs::read_to_string(shared.join("data/opensea/testnet_rows.csv")).expect("the testnet's rows");
+    let framed = |line: &str| {
+        let cells: Vec<Value> =
+            line.split(',').map(|cell| if cell.is_empty() { json!(null) } else { json!(cell) }).collect();
+        let [event_type, sent_at, slug, chain, name, url, image, from, to, quantity, symbol, eth, usd] =
+            cells.as_slice()
+        else {
+            panic!("13 cells: {line}");
+        };
+        let payload = json!({
+            "collection": {"slug": slug}, "from_account": {"address": from}, "to_account": {"address": to},
+            "item": {"chain": {"name": chain}, "permalink": url, "metadata": {"name": name, "image_url": image}},
+            "quantity": quantity, "payment_token": {"symbol": symbol, "eth_price": eth, "usd_price": usd},
+        });
+        json!({"event_type": event_type, "sent_at": sent_at, "payload": payload}).to_string()
+    };
+    table.lines().skip(1).map(framed).collect()
+}
+
 fn rows_of(stage: &Stage) -> Vec<Value> {
     sql(stage, ROWS)
 }
@@ -89,7 +111,7 @@ fn assert_same_rows(read: &[Value], wanted: &[Value], what: &str) {
 #[test]
 fn frames_of_a_file_become_the_rows_that_a_script_with_exact_decimals_makes_of_them() {
     let stage = Stage::embedded();
-    let mut frames = [real_frames(), hard_frames()].concat();
+    let mut frames = [real_frames(), testnet_frames(), hard_frames()].concat();
     let all = frames.len();
     frames.extend(Traffic::new(6, 4_000));
     // Once more, in other frames too: copies.

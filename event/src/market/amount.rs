@@ -6,7 +6,8 @@
 use arrow::datatypes::i256;
 use num_bigint::BigUint;
 
-use super::{PriceBasis, is_digits};
+use super::PriceBasis;
+use super::fields::is_digits;
 use crate::rejection::{Reason, Rejection};
 
 /// Decimal places of amounts.

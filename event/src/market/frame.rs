@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Raw, text};
+use super::fields::{Raw, text};
 use crate::rejection::{Reason, Rejection};
 
 /// A frame, opened.

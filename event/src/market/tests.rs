@@ -4,6 +4,7 @@ use num_bigint::{BigInt, BigUint};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::fields::time;
 use super::*;
 
 /// A sale of the stream, captured in 2023 (shortened: what no column needs is left out), in a frame of version 1.
