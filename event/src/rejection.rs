@@ -52,19 +52,19 @@ pub enum Reason {
     InvalidUtf8,
     /// A lone surrogate: a character without a UTF-8 form, so without an id.
     InvalidUnicode,
-    /// A top-level key stands twice.
+    /// A top-level key stands twice; of a market's frame any key that is read.
     DuplicateKey,
     /// Arrays and objects lie in each other too deep.
     TooDeep,
     /// JSON, but not an object.
     NotObject,
-    /// One of the seven fields of NIP-01 is missing.
+    /// One of the seven fields of NIP-01 is missing; or what a market event cannot do without.
     MissingField,
-    /// A field has another type than NIP-01 says.
+    /// A field has another type than NIP-01 says; or a market's frame another form than it can have.
     WrongType,
     /// `id`, `pubkey` or `sig` is not lower-case hex of its length.
     BadHex,
-    /// `kind` or `created_at` is a number that we cannot hold.
+    /// `kind`, `created_at`, or a quantity or price of the market, is a number that we cannot hold.
     OutOfRange,
     /// `id` is not the hash of the event.
     IdMismatch,
@@ -78,7 +78,7 @@ pub enum Reason {
     TooManyTags,
     /// Sent by a relay although it does not match what was asked for.
     FilterMismatch,
-    /// A frame that is no relay message we know.
+    /// A frame that is no relay message we know; or that is no event, where only events are.
     FrameUnknown,
     /// The broker refused the record for good.
     BrokerRefused,

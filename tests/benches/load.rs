@@ -2,6 +2,7 @@
 //!
 //!     load generate COUNT FILE       writes COUNT events as JSON lines, signed, all genuine
 //!     load market COUNT SEED FILE    writes COUNT frames of made-up traffic of OpenSea's stream, a line each
+//!     load decode FILE                makes rows of such frames on one thread and says how fast
 //!     load consume BROKERS TOPIC     reads a topic to its end with librdkafka alone and says how fast
 //!     load fill COUNT DATA_DIR       fills an embedded log with COUNT records that have nothing but an id
 //!     load crowd TIDEGATE RELAYS EVENTS COPIES [OPTION…]   has TIDEGATE follow RELAYS relays, each event on COPIES of
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use event::{Clock, EventId};
+use event::{Clock, EventId, Origin, Table};
 use ingest::{IntakeSettings, create_topics};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -32,6 +33,7 @@ fn main() -> Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["generate", count, rate, file] => generate(count.parse()?, rate.parse()?, file),
         ["market", count, seed, file] => market(count.parse()?, seed.parse()?, file),
+        ["decode", file] => decode(Path::new(file)),
         ["consume", brokers, topic] => consume(brokers, topic),
         ["fill", count, dir] => tokio::runtime::Runtime::new()?.block_on(fill(count.parse()?, Path::new(dir))),
         ["crowd", tidegate, relays, events, copies, options @ ..] => {
@@ -41,7 +43,10 @@ fn main() -> Result<()> {
         // `cargo test --benches` and `cargo bench` without arguments have nothing to do here.
         [] => Ok(()),
         other => {
-            bail!("`{}` is none of generate, market, consume, fill and crowd with their arguments", other.join(" "))
+            bail!(
+                "`{}` is none of generate, market, decode, consume, fill and crowd with their arguments",
+                other.join(" ")
+            )
         }
     }
 }
@@ -57,6 +62,34 @@ fn market(count: usize, seed: u64, file: &str) -> Result<()> {
     let mut out = BufWriter::new(File::create(file).with_context(|| format!("could not create `{file}`"))?);
     Traffic::write(seed, count, &mut out)?;
     Ok(out.flush()?)
+}
+
+/// Rows of the table `market` from frames in memory, as the lander, a stream and JSON lines in the lake have them made.
+fn decode(file: &Path) -> Result<()> {
+    const BATCH_ROWS: usize = 8 * 1024;
+    let frames = std::fs::read(file).with_context(|| format!("could not read `{}`", file.display()))?;
+    let mut builder = Table::Market.builder();
+    let (mut rows, mut others) = (0_u64, 0_u64);
+    let began = Instant::now();
+    for frame in frames.split(|byte| *byte == b'\n').filter(|frame| !frame.is_empty()) {
+        match builder.take(frame, &Origin::default()) {
+            Ok(_) => rows += 1,
+            Err(_) => others += 1,
+        }
+        if builder.len() >= BATCH_ROWS {
+            drop(builder.finish());
+        }
+    }
+    let secs = began.elapsed().as_secs_f64();
+    #[expect(clippy::print_stdout, reason = "a line for people is what this is for")]
+    {
+        println!(
+            "{rows} rows, {others} others, {} bytes, {secs:.2} s, {:.0} events/s",
+            frames.len(),
+            rows as f64 / secs
+        );
+    }
+    Ok(())
 }
 
 /// A raw topic as it is after so many events, as far as known ids go.

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Raw, text};
+use super::fields::{Raw, text};
 use crate::rejection::{Reason, Rejection};
 
 /// A frame, opened.
@@ -35,11 +35,11 @@ struct Outer<'a> {
 pub(super) fn open(raw: &[u8]) -> Result<Envelope<'_>, Rejection> {
     let json = str::from_utf8(raw)
         .map_err(|error| Rejection::new(Reason::InvalidUtf8, format!("no UTF-8 at byte {}", error.valid_up_to())))?;
-    let whole: &RawValue = serde_json::from_str(json).map_err(|error| malformed(&error))?;
-    match whole.get().as_bytes().first() {
-        Some(b'[') => version_2(whole),
+    // By its first sign, so that a frame is not read once more than it has to be.
+    match json.trim_start_matches([' ', '\t', '\r', '\n']).as_bytes().first() {
+        Some(b'[') => version_2(json),
         Some(b'{') => {
-            let outer: Outer<'_> = object(Some(whole))?;
+            let outer: Outer<'_> = serde_json::from_str(json).map_err(|error| malformed(&error))?;
             match (text(outer.event_type), text(outer.event)) {
                 (Some(event_type), _) => event(event_type, &outer),
                 (None, Some(name)) => framed(name, text(outer.topic), outer.payload),
@@ -49,12 +49,15 @@ pub(super) fn open(raw: &[u8]) -> Result<Envelope<'_>, Rejection> {
                 )),
             }
         }
-        _ => Err(Rejection::new(Reason::NotObject, "neither an object nor an array")),
+        _ => {
+            let _scalar: &RawValue = serde_json::from_str(json).map_err(|error| malformed(&error))?;
+            Err(Rejection::new(Reason::NotObject, "neither an object nor an array"))
+        }
     }
 }
 
-fn version_2(frame: &RawValue) -> Result<Envelope<'_>, Rejection> {
-    let parts: Vec<Raw<'_>> = serde_json::from_str(frame.get()).map_err(|error| malformed(&error))?;
+fn version_2(frame: &str) -> Result<Envelope<'_>, Rejection> {
+    let parts: Vec<Raw<'_>> = serde_json::from_str(frame).map_err(|error| malformed(&error))?;
     let [_, _, topic, name, payload] = parts.as_slice() else {
         return Err(Rejection::new(Reason::WrongType, format!("an array of {}, not the five of a frame", parts.len())));
     };

@@ -8,6 +8,7 @@
 //! docs/market.md says what each column is and why; docs/decisions/0021-market-table.md what the id is worth.
 
 mod amount;
+mod fields;
 mod frame;
 mod rows;
 #[cfg(test)]
@@ -16,12 +17,13 @@ mod tests;
 use std::borrow::Cow;
 
 use arrow::datatypes::i256;
-use chrono::DateTime;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use self::amount::{Rate, Worth};
+use self::amount::Worth;
+use self::fields::{
+    Item, Named, Payload, Raw, Token, account, address, chain, is_digits, nft_id, rate, text, time, unquoted, whole,
+};
 use self::frame::{Envelope, object, open};
 use crate::id::EventId;
 use crate::json::push_string;
@@ -145,72 +147,6 @@ pub struct MarketEvent<'a> {
     pub expires_at: Option<EventTime>,
 }
 
-/// JSON that has not been looked into; null is none.
-type Raw<'a> = Option<&'a RawValue>;
-
-#[derive(Default, Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct Payload<'a> {
-    event_timestamp: Raw<'a>,
-    collection: Raw<'a>,
-    chain: Raw<'a>,
-    item: Raw<'a>,
-    from_account: Raw<'a>,
-    to_account: Raw<'a>,
-    maker: Raw<'a>,
-    taker: Raw<'a>,
-    quantity: Raw<'a>,
-    sale_price: Raw<'a>,
-    base_price: Raw<'a>,
-    payment_token: Raw<'a>,
-    order_hash: Raw<'a>,
-    transaction: Raw<'a>,
-    listing_type: Raw<'a>,
-    is_private: Raw<'a>,
-    expiration_date: Raw<'a>,
-    protocol_data: Raw<'a>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct Item<'a> {
-    nft_id: Raw<'a>,
-    permalink: Raw<'a>,
-    chain: Raw<'a>,
-    metadata: Raw<'a>,
-}
-
-/// What stands alone in an object: a slug, a name, an address, a hash.
-#[derive(Default, Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct Named<'a> {
-    slug: Raw<'a>,
-    name: Raw<'a>,
-    address: Raw<'a>,
-    hash: Raw<'a>,
-    image_url: Raw<'a>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct Token<'a> {
-    address: Raw<'a>,
-    symbol: Raw<'a>,
-    decimals: Raw<'a>,
-    eth_price: Raw<'a>,
-    usd_price: Raw<'a>,
-}
-
-/// As much of a Seaport order as says which token a bid is for.
-#[derive(Default, Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"), rename_all = "camelCase")]
-struct Order<'a> {
-    parameters: Raw<'a>,
-    consideration: Raw<'a>,
-    item_type: Raw<'a>,
-    identifier_or_criteria: Raw<'a>,
-}
-
 impl<'a> MarketEvent<'a> {
     /// Reads one frame, or an event without one.
     ///
@@ -268,7 +204,8 @@ impl<'a> MarketEvent<'a> {
             None => whole("base_price", payload.base_price)?,
             sold => sold,
         };
-        let decimals = token.decimals.and_then(|raw| unquoted(raw.get()).parse().ok());
+        let decimals = token.decimals.map(|raw| unquoted(raw.get())).filter(|places| is_digits(places));
+        let decimals = decimals.and_then(|places| places.parse().ok());
         let payment_decimals = decimals.filter(|places| (0..=255).contains(places));
         let (eth, usd) = (rate(token.eth_price), rate(token.usd_price));
         let price_basis = price.and_then(|_| PriceBasis::of(&event_type, event_time));
@@ -294,8 +231,8 @@ impl<'a> MarketEvent<'a> {
             payment_token: text(token.address).map(address),
             payment_symbol: text(token.symbol),
             payment_decimals,
-            eth_price: eth.as_ref().and_then(Rate::column),
-            usd_price: usd.as_ref().and_then(Rate::column),
+            eth_price: eth.as_ref().map(|rate| rate.column),
+            usd_price: usd.as_ref().map(|rate| rate.column),
             price_basis,
             amount: worth.amount()?,
             amount_eth: worth.at("ETH", eth.as_ref())?,
@@ -343,106 +280,4 @@ impl<'a> MarketEvent<'a> {
         key.push(']');
         EventId(Sha256::digest(&key).into())
     }
-}
-
-/// A string; anything else, one that is no Unicode among it, is none.
-fn text(raw: Raw<'_>) -> Text<'_> {
-    let quoted = raw?.get();
-    let plain = quoted.strip_prefix('"')?.strip_suffix('"')?;
-    match plain.contains('\\') {
-        false => Some(Cow::Borrowed(plain)),
-        true => serde_json::from_str(quoted).ok().map(Cow::Owned),
-    }
-}
-
-/// A string, or the `name` of an object.
-fn name(raw: Raw<'_>) -> Result<Text<'_>, Rejection> {
-    match text(raw) {
-        None => Ok(text(object::<Named<'_>>(raw)?.name)),
-        name => Ok(name),
-    }
-}
-
-fn chain<'a>(payload: &Payload<'a>, item: &Item<'a>, nft_id: Option<&str>) -> Result<Text<'a>, Rejection> {
-    let named = match name(payload.chain)? {
-        None => name(item.chain)?,
-        named => named,
-    };
-    let first = || nft_id?.split_once('/').map(|(chain, _)| Cow::Owned(chain.to_owned()));
-    Ok(named.or_else(first))
-}
-
-fn account(raw: Raw<'_>) -> Result<Text<'_>, Rejection> {
-    Ok(text(object::<Named<'_>>(raw)?.address).map(address))
-}
-
-/// Hex has two spellings, and one is kept. Addresses of other chains than Ethereum's kin are no hex, and their case
-/// counts.
-fn address(address: Cow<'_, str>) -> Cow<'_, str> {
-    let is_hex = address.starts_with("0x") || address.starts_with("0X");
-    match is_hex && address.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        true => Cow::Owned(address.to_ascii_lowercase()),
-        false => address,
-    }
-}
-
-/// The item's `chain/contract/token id`; where the token is missing, as in bids of 2026, the one that the order asks for.
-fn nft_id<'a>(item: &Item<'a>, protocol_data: Raw<'a>) -> Result<Text<'a>, Rejection> {
-    let Some(sent) = text(item.nft_id) else { return Ok(None) };
-    if sent.bytes().filter(|byte| *byte == b'/').count() != 1 {
-        return Ok(Some(sent));
-    }
-    let parameters: Order<'a> = object(object::<Order<'a>>(protocol_data)?.parameters)?;
-    let considered: Option<Vec<&RawValue>> =
-        parameters.consideration.and_then(|raw| serde_json::from_str(raw.get()).ok());
-    let first: Order<'a> = object(considered.and_then(|considered| considered.first().copied()))?;
-    // 2 and 3 are ERC-721 and ERC-1155; 4 and 5 stand for many tokens.
-    let is_token = first.item_type.is_some_and(|sort| matches!(sort.get(), "2" | "3"));
-    let token = first.identifier_or_criteria.filter(|_| is_token).map(|raw| unquoted(raw.get()));
-    Ok(Some(match token.filter(|token| is_digits(token)) {
-        Some(token) => Cow::Owned(format!("{sent}/{token}")),
-        None => sent,
-    }))
-}
-
-fn is_digits(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// The token of a number, or what stands in a string as it is written.
-fn unquoted(token: &str) -> &str {
-    token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(token)
-}
-
-/// Digits of a number that a column of 76 digits holds.
-const DIGITS_MAX: usize = 76;
-
-/// A whole number as it stands, in a string or without; none where there is none.
-fn whole(name: &str, raw: Raw<'_>) -> Result<Option<i256>, Rejection> {
-    let Some(token) = raw.map(RawValue::get) else { return Ok(None) };
-    let digits = unquoted(token);
-    let refused = |reason, why: &str| Rejection::new(reason, format!("{name} {why}: {token}"));
-    if matches!(token.as_bytes().first(), Some(b'{' | b'[' | b't' | b'f')) {
-        return Err(refused(Reason::WrongType, "is no number"));
-    }
-    if !is_digits(digits) {
-        return Err(refused(Reason::OutOfRange, "is no whole number without a sign"));
-    }
-    let digits = digits.trim_start_matches('0');
-    if digits.is_empty() {
-        return Ok(Some(i256::ZERO));
-    }
-    let number = Some(digits).filter(|digits| digits.len() <= DIGITS_MAX).and_then(i256::from_string);
-    number.map(Some).ok_or_else(|| refused(Reason::OutOfRange, "has more than 76 digits"))
-}
-
-/// A price in another currency; "0" means that none is known.
-fn rate(raw: Raw<'_>) -> Option<Rate> {
-    Rate::parse(unquoted(raw?.get()))
-}
-
-/// RFC 3339; without a zone it is UTC. What lies below a microsecond is cut off.
-fn time(text: &str) -> Option<EventTime> {
-    let zoned = DateTime::parse_from_rfc3339(text).or_else(|_| DateTime::parse_from_rfc3339(&format!("{text}Z")));
-    EventTime::from_micros(zoned.ok()?.timestamp_micros())
 }

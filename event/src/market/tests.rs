@@ -4,6 +4,7 @@ use num_bigint::{BigInt, BigUint};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::fields::time;
 use super::*;
 
 /// A sale of the stream, captured in 2023 (shortened: what no column needs is left out), in a frame of version 1.
@@ -233,9 +234,14 @@ fn amounts_follow_the_decimals_of_their_token() {
 
 #[test]
 fn a_rate_of_nothing_leaves_a_sale_unpriced() {
-    for (eth, usd) in
-        [(json!("0"), json!("0.000")), (json!(null), json!("")), (json!("-1"), json!("nan")), (json!([]), json!(true))]
-    {
+    for (eth, usd) in [
+        (json!("0"), json!("0.000")),
+        (json!(null), json!("")),
+        (json!("-1"), json!("nan")),
+        (json!([]), json!(true)),
+        (json!(format!("1{}", "0".repeat(20))), json!("1e20")),
+        (json!(format!("0.{}1", "0".repeat(99))), json!("0x1")),
+    ] {
         let token = json!({"decimals": 18, "eth_price": eth, "usd_price": usd});
         let json = sold(json!({"sale_price": "10", "payment_token": token}));
         let event = parse(&json);
