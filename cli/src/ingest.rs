@@ -13,6 +13,7 @@ use ::ingest::{
     Components, Counters, CountersSnapshot, FileSettings, IntakeSettings, Kinds, NostrSettings, OpenSeaSettings,
 };
 use clap::ArgGroup;
+use event::layout::NOSTR_EVENT_TOPIC;
 use event::{Clock, EventTime, Span, Table};
 use tokio_util::sync::CancellationToken;
 
@@ -355,23 +356,24 @@ pub(crate) async fn land_behind(
         Some(location) => Some(Landers::start(land.settings(intake), &components, &location, shutdown)?),
         None => None,
     };
-    let ticker = Ticker::start({
-        let counters = Arc::clone(&counters);
-        move || totals(&counters.snapshot())
-    });
+    let line = {
+        let (counters, topic) = (Arc::clone(&counters), intake.topic.clone());
+        move || totals(&counters.snapshot(), &topic)
+    };
+    let ticker = Ticker::start(line.clone());
     let received = source.await.map_err(Failure::from);
     let landed = match lander {
         Some(lander) => lander.drain().await,
         None => Ok(()),
     };
     ticker.stop();
-    note(&totals(&counters.snapshot()));
+    note(&line());
     // The lander's failure stops the source, so it is the cause.
     landed.and(received)
 }
 
 /// One line: received 10,405 · copies 0 · published 10,403 · rejected 2 (future 2) · landed 10,403 rows in 12 objects.
-pub(crate) fn totals(counters: &CountersSnapshot) -> String {
+pub(crate) fn totals(counters: &CountersSnapshot, topic: &str) -> String {
     let mut parts = vec![
         format!("received {}", grouped(counters.received)),
         format!("copies {}", grouped(counters.copies)),
@@ -388,7 +390,8 @@ pub(crate) fn totals(counters: &CountersSnapshot) -> String {
     }
     parts.push(rejected(counters));
     if counters.gaps > 0 {
-        parts.push(format!("gaps {} (see tidegate ingest coverage)", grouped(counters.gaps)));
+        let of = if topic == NOSTR_EVENT_TOPIC { String::new() } else { format!(" --topic {topic}") };
+        parts.push(format!("gaps {} (see tidegate ingest coverage{of})", grouped(counters.gaps)));
     }
     let counted = |count: u64, one: &str, many: &str| match count {
         1 => one.to_owned(),
@@ -441,14 +444,16 @@ mod tests {
             spilled: 7_000,
             backfill_pauses: 1,
             relays_closed: 2,
+            gaps: 3,
             rejected: vec![(Reason::BadSignature, 1), (Reason::Future, 1)],
             landed_rows: 10_400,
             landed_objects: 12,
             ..CountersSnapshot::default()
         };
         assert_eq!(
-            totals(&counters),
+            totals(&counters, "mine.market"),
             "received 10,405 · copies 3 · published 10,400 · rejected 2 (bad_signature 1, future 1) · \
+             gaps 3 (see tidegate ingest coverage --topic mine.market) · \
              spilled 7,000 · stored events not asked for once · 2 relays closed for want of room · \
              landed 10,400 rows in 12 objects"
         );

@@ -163,9 +163,11 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let nostr = nostr.map(|settings| args.bounds.bound(settings, &args.log));
     let service = Service { components, nostr, opensea, lander, directory, jobs: stream_jobs };
     let line = {
+        // Gaps may be of either; with relays they are of theirs for the most part.
+        let topic = if follows_relays { args.intake.topic() } else { Table::Market.raw_topic() }.to_owned();
         let counts = Arc::clone(&counts);
         let kept = move || kept.as_ref().map(|kept| format!(" · relays {}", grouped(kept.snapshot().relays)));
-        move || format!("{} · {}{}", totals(&counters.snapshot()), counts.text(), kept().unwrap_or_default())
+        move || format!("{} · {}{}", totals(&counters.snapshot(), &topic), counts.text(), kept().unwrap_or_default())
     };
     let ticker = Ticker::start(line.clone());
     let outcome = service.run(shutdown).await;
