@@ -55,7 +55,7 @@ pub struct JobSource {
 /// What the command line says about a job.
 #[derive(Clone, Debug, Default)]
 pub struct JobOptions {
-    /// `${window}`; else the file's `SET job.window`, else one hour.
+    /// `${window}`, which may be [`Span::ALL_TIME`]; else the file's `SET job.window`, else one hour.
     pub window: Option<Span>,
     /// `${slide}`, and the slide of every `window(time, size)` without one; else tumbling.
     pub slide: Option<Span>,
@@ -273,12 +273,14 @@ impl Job {
         }
     }
 
-    /// The columns of an output; those that are a window's are never NULL.
+    /// The columns of an output; those that are a window's are never NULL, but over all time.
     fn written_schema(&self, output: usize) -> Schema {
         let query = &self.plan.queries[output];
+        let bounded = query.kind == Kind::Windowed;
         let fields = query.schema.fields().iter().zip(&query.origins);
-        let fields = fields
-            .map(|(field, origin)| field.as_ref().clone().with_nullable(field.is_nullable() && !origin.is_local()));
+        let fields = fields.map(|(field, origin)| {
+            field.as_ref().clone().with_nullable(field.is_nullable() && !(bounded && origin.is_local()))
+        });
         Schema::new(fields.collect::<Vec<_>>())
     }
 
