@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 
 use event::Clock;
-use event::layout::NOSTR_EVENT_TOPIC;
 use processor::Job;
 
 use crate::error::Failure;
@@ -53,7 +52,7 @@ pub(crate) async fn explain(args: ExplainArgs) -> Result<(), Failure> {
     let job = args.job.plan().await?;
     let text = match args.json_schema {
         true => format!("{:#}", job.json_schema()),
-        false => job.explain(&job.table().topic(NOSTR_EVENT_TOPIC), args.kafka_topic.as_deref()),
+        false => job.explain(&job.table().topic(job.table().raw_topic()), args.kafka_topic.as_deref()),
     };
     writeln!(io::stdout().lock(), "{}", text.trim_end())?;
     Ok(())

@@ -9,15 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::ingest::{Components, Counters, CountersSnapshot, FileSettings, IntakeSettings, Kinds, NostrSettings};
-use event::layout::NOSTR_EVENT_TOPIC;
-use event::{Clock, EventTime, Span};
+use event::{Clock, EventTime, Span, Table};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Failure;
 use crate::job::{size, time};
 use crate::keys;
 use crate::lake::{LandArgs, Landers};
-use crate::place::LogArgs;
+use crate::place::{LogArgs, TableArgs};
 use crate::progress::{Ticker, grouped, note};
 
 /// Known ids that are kept in memory beside the index of all: what relays send of an event comes within a short time.
@@ -176,7 +175,8 @@ impl BoundsArgs {
 ///
 /// One event a line, or JSON arrays of events; plain, gzip or zstd, told by the
 /// first bytes. An event may stand in a frame, as dumps of relays have it:
-/// ["EVENT","…",{…}]. A file may be read again, after a stop or a tear, and goes on
+/// ["EVENT","…",{…}]. Frames of OpenSea's stream, one a line, go to a topic of the
+/// market (--table market). A file may be read again, after a stop or a tear, and goes on
 /// where it was: ids that the topic holds are known, and refused lines that
 /// <topic>.rejected holds are not written again.
 #[derive(Debug, clap::Args)]
@@ -184,10 +184,14 @@ impl BoundsArgs {
 Examples:
   tidegate ingest file events.jsonl.gz --max-future off
   curl -s https://example.org/events.json | tidegate ingest file -
-  nak req -k 1 wss://nos.lol | tidegate ingest file -")]
+  nak req -k 1 wss://nos.lol | tidegate ingest file -
+  tidegate ingest file frames.jsonl --table market")]
 struct FileArgs {
     /// File of events; - is standard input
     path: PathBuf,
+
+    #[command(flatten)]
+    table: TableArgs,
 
     /// On Kafka: end whoever ingests into the topic, or was cut off doing so
     #[arg(long)]
@@ -204,17 +208,17 @@ struct FileArgs {
 /// What is believed, and which topic it goes to.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct IntakeArgs {
-    /// Kinds to keep, as 1,7,5000-6999 [default: all]
+    /// Kinds of Nostr events to keep, as 1,7,5000-6999 [default: all]
     #[arg(long, value_name = "KINDS", value_parser = Kinds::parse)]
     kinds: Option<Kinds>,
 
-    /// Reject events dated further ahead of their receipt than this, or off
+    /// Reject Nostr events dated further ahead of their receipt than this, or off
     #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = max_future)]
     max_future: MaxFuture,
 
-    /// Raw topic
-    #[arg(long, value_name = "TOPIC", default_value = NOSTR_EVENT_TOPIC)]
-    pub(crate) topic: String,
+    /// Raw topic [default: nostr-event, or OpenSeaRawEvents for the market]
+    #[arg(long, value_name = "TOPIC")]
+    topic: Option<String>,
 
     /// Partitions of the raw topic, if it has to be created
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(i32).range(1..))]
@@ -234,12 +238,27 @@ pub(crate) fn max_future(text: &str) -> Result<MaxFuture, String> {
 }
 
 impl IntakeArgs {
+    /// The raw topic of Nostr's events.
+    pub(crate) fn topic(&self) -> &str {
+        self.topic.as_deref().unwrap_or(Table::Events.raw_topic())
+    }
+
+    /// The same as settings for whoever takes in more than Nostr's events.
+    pub(crate) fn settings_of(&self, table: &TableArgs, log: &LogArgs) -> Result<IntakeSettings, Failure> {
+        let topic = table.topic(self.topic.as_deref());
+        let table = table.of(&topic)?;
+        if table == Table::Market && self.kinds.is_some() {
+            return Err(Failure::usage("events of the market have no kinds").hint("leave --kinds out"));
+        }
+        Ok(IntakeSettings { topic, table: Some(table), ..self.settings(log) })
+    }
+
     /// The same as settings; the index of known ids lies in the data directory, whatever the log.
     pub(crate) fn settings(&self, log: &LogArgs) -> IntakeSettings {
         IntakeSettings {
             ids_dir: Some(log.data_dir.join("ids")),
             dedup_ids_max: DEDUP_IDS_MAX,
-            topic: self.topic.clone(),
+            topic: self.topic().to_owned(),
             partitions: self.partitions,
             kinds: self.kinds.clone().unwrap_or_default(),
             max_future: self.max_future.0,
@@ -294,7 +313,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         }
         Source::File(args) => {
             let if_free = args.log.brokers().is_some() && !args.take_over;
-            let intake = IntakeSettings { if_free, ..args.intake.settings(&args.log) };
+            let intake = IntakeSettings { if_free, ..args.intake.settings_of(&args.table, &args.log)? };
             let settings = FileSettings { path: args.path, intake: intake.clone(), ..FileSettings::default() };
             let components = components(&args.log).await?;
             let source = ::ingest::file(settings, components.clone(), shutdown.clone());

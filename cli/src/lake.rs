@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use ::ingest::lake::{Catalog, LanderSettings, land};
 use ::ingest::{Components, IntakeSettings};
-use event::layout::{LakeFormat, NOSTR_EVENT_TOPIC};
+use event::layout::LakeFormat;
 use event::{Clock, EventTime, Span, Table};
 use processor::lake::LakeTable;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Code, Failure};
-use crate::place::{LakeArgs, LogArgs};
+use crate::place::{LakeArgs, LogArgs, TableArgs};
 use crate::progress::{Ticker, counted, note};
 use crate::store::Location;
 
@@ -53,9 +53,8 @@ impl Args {
 /// Which topic of which lake.
 #[derive(Clone, Debug, clap::Args)]
 struct TopicArgs {
-    /// Raw topic
-    #[arg(long, value_name = "TOPIC", default_value = NOSTR_EVENT_TOPIC)]
-    topic: String,
+    #[command(flatten)]
+    topic: NamedTopic,
 
     #[command(flatten)]
     lake: LakeArgs,
@@ -71,22 +70,41 @@ struct TopicArgs {
     data_dir: PathBuf,
 }
 
+/// A topic, and what it holds.
+#[derive(Clone, Debug, clap::Args)]
+struct NamedTopic {
+    /// Topic [default: nostr-event, or that of --table]
+    #[arg(long, value_name = "TOPIC")]
+    topic: Option<String>,
+
+    #[command(flatten)]
+    table: TableArgs,
+}
+
+impl NamedTopic {
+    fn read(&self) -> Result<(String, Table), Failure> {
+        let topic = self.table.topic(self.topic.as_deref());
+        let table = self.table.of(&topic)?;
+        Ok((topic, table))
+    }
+}
+
 impl TopicArgs {
     fn catalog(&self) -> Result<Catalog, Failure> {
         let store = self.lake.location(&LogArgs::embedded(self.data_dir.clone()))?.open()?;
-        let clock = Clock::system();
-        Ok(Catalog { store: store.objects, prefix: store.prefix, topic: self.topic.clone(), clock })
+        let (clock, (topic, table)) = (Clock::system(), self.topic.read()?);
+        Ok(Catalog { store: store.objects, prefix: store.prefix, topic, table, clock })
     }
 
     fn table(&self) -> Result<LakeTable, Failure> {
-        table(&self.lake, &LogArgs::embedded(self.data_dir.clone()), &self.topic)
+        table(&self.lake, &LogArgs::embedded(self.data_dir.clone()), &self.topic.read()?)
     }
 }
 
 /// A topic of the lake, to be read.
-fn table(lake: &LakeArgs, log: &LogArgs, topic: &str) -> Result<LakeTable, Failure> {
+fn table(lake: &LakeArgs, log: &LogArgs, (topic, table): &(String, Table)) -> Result<LakeTable, Failure> {
     let store = lake.location(log)?.open()?;
-    Ok(LakeTable::new(store.objects, &store.prefix, topic))
+    Ok(LakeTable::new(store.objects, &store.prefix, topic).holding(*table))
 }
 
 /// An hour since 1970 as a time.
@@ -115,16 +133,15 @@ fn grace(text: &str) -> Result<Span, String> {
     if span.duration() < Duration::from_secs(3_600) { Err("use at least 1h".to_owned()) } else { Ok(span) }
 }
 
-/// Writes a raw topic, or one of sightings, to the lake, following it until told to stop.
+/// Writes a raw topic, one of sightings or of the market, to the lake, following it until told to stop.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   tidegate lake land --kafka-brokers localhost:9092 --lake s3://raw-data
   tidegate lake land --until-latest")]
 struct LandAloneArgs {
-    /// Raw topic
-    #[arg(long, value_name = "TOPIC", default_value = NOSTR_EVENT_TOPIC)]
-    topic: String,
+    #[command(flatten)]
+    topic: NamedTopic,
 
     /// Stop when what is in the topic now has landed
     #[arg(long)]
@@ -179,16 +196,17 @@ impl LandArgs {
 
     /// Settings for a lander of each topic that an intake fills and the lake keeps.
     pub(crate) fn settings(&self, intake: &IntakeSettings) -> Vec<LanderSettings> {
-        let wanted = |table: &Table| *table != Table::Sightings || intake.sightings;
-        let topics = Table::ALL.into_iter().filter(wanted).map(|table| table.topic(&intake.topic));
-        topics.map(|topic| self.rotate.settings(&topic)).collect()
+        let taken_in = intake.table();
+        let wanted = |table: &Table| *table == taken_in || (*table == Table::Sightings && intake.sightings);
+        let tables = Table::ALL.into_iter().filter(wanted);
+        tables.map(|table| self.rotate.settings(table.topic(&intake.topic), table)).collect()
     }
 }
 
 impl RotateArgs {
-    fn settings(&self, topic: &str) -> LanderSettings {
+    fn settings(&self, topic: String, table: Table) -> LanderSettings {
         let mut settings =
-            LanderSettings { topic: topic.to_owned(), format: self.lake_format, ..LanderSettings::default() };
+            LanderSettings { topic, table: Some(table), format: self.lake_format, ..LanderSettings::default() };
         if let Some(rows) = self.rotate_rows {
             settings.rows_max = usize::try_from(rows).unwrap_or(usize::MAX);
         }
@@ -290,7 +308,8 @@ async fn land_alone(args: LandAloneArgs, shutdown: CancellationToken) -> Result<
     let components = crate::ingest::components(&args.log).await?;
     let counters = Arc::clone(&components.counters);
     let store = args.lake.location(&args.log)?.create()?;
-    let settings = args.land.settings(&args.topic);
+    let (topic, table) = args.topic.read()?;
+    let settings = args.land.settings(topic, table);
     let drain = shutdown.child_token();
     if args.until_latest {
         drain.cancel();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use event::layout::{LakeKey, NOSTR_EVENT_TOPIC};
+use event::layout::LakeKey;
 use event::{Clock, Table};
 use processor::lake::LakeTable;
 
@@ -108,6 +108,38 @@ impl LakeArgs {
     }
 }
 
+/// What a topic holds, where its name does not say so.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct TableArgs {
+    /// What the topic holds: events, sightings or market [default: what its name says, else events]
+    #[arg(long, value_name = "TABLE", value_parser = table)]
+    table: Option<Table>,
+}
+
+fn table(name: &str) -> Result<Table, String> {
+    Table::named(name).ok_or_else(|| format!("use {}", Table::ALL.map(Table::name).join(", ")))
+}
+
+impl TableArgs {
+    /// The topic as it was named, or the raw one of the table.
+    pub(crate) fn topic(&self, named: Option<&str>) -> String {
+        let table = self.table.unwrap_or_default();
+        named.map_or_else(|| table.topic(table.raw_topic()), str::to_owned)
+    }
+
+    /// The table of a topic.
+    pub(crate) fn of(&self, topic: &str) -> Result<Table, Failure> {
+        match (self.table, Table::told_by(topic)) {
+            (Some(wanted), Some(told)) if wanted != told => Err(holds(topic, told, wanted)),
+            (wanted, told) => Ok(wanted.or(told).unwrap_or_default()),
+        }
+    }
+}
+
+fn holds(topic: &str, told: Table, wanted: Table) -> Failure {
+    Failure::usage(format!("topic `{topic}` holds {}, not {}", told.name(), wanted.name()))
+}
+
 /// Where a job or a query finds the raw events, or what is kept beside them.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct RawArgs {
@@ -118,9 +150,10 @@ pub(crate) struct RawArgs {
     #[arg(long, value_name = "URI")]
     pub(crate) raw_events_s3_uri: Option<String>,
 
-    /// Raw topic; sightings are read from the topic beside it, nostr-sighting or <topic>.sightings
-    #[arg(long, value_name = "TOPIC", default_value = NOSTR_EVENT_TOPIC)]
-    raw_events_kafka_topic: String,
+    /// Raw topic; sightings are read from the topic beside it, nostr-sighting or <topic>.sightings [default: nostr-event,
+    /// or OpenSeaRawEvents for the market]
+    #[arg(long, value_name = "TOPIC")]
+    raw_events_kafka_topic: Option<String>,
 }
 
 impl RawArgs {
@@ -131,11 +164,11 @@ impl RawArgs {
 
     /// The topic that holds `table`.
     pub(crate) fn topic(&self, table: Table) -> Result<String, Failure> {
-        let topic = table.topic(&self.raw_events_kafka_topic);
-        match Table::of_topic(&topic) {
-            held if held == table => Ok(topic),
-            held => Err(Failure::usage(format!("topic `{topic}` holds {}, not {}", held.name(), table.name()))
+        let topic = table.topic(self.raw_events_kafka_topic.as_deref().unwrap_or(table.raw_topic()));
+        match Table::told_by(&topic) {
+            Some(told) if told != table => Err(holds(&topic, told, table)
                 .hint("--raw-events-kafka-topic names the raw topic; what is kept beside it is found by its name")),
+            _ => Ok(topic),
         }
     }
 
@@ -159,6 +192,9 @@ impl RawArgs {
                     }
                     Table::Sightings => {
                         "`tidegate ingest nostr --sightings` fills it, as `tidegate up --sightings` does"
+                    }
+                    Table::Market => {
+                        "`tidegate ingest file --table market` fills it; --data-dir or --lake says where it lies"
                     }
                 }))
             }

@@ -91,7 +91,10 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
             job.name(),
             job.table().name()
         ))
-        .hint("`tidegate up --sightings` runs such a job"));
+        .hint(match job.table() {
+            Table::Market => "`tidegate stream` and `tidegate batch` run such a job",
+            _ => "`tidegate up --sightings` runs such a job",
+        }));
     }
     let log = LogArgs::embedded(args.data_dir.clone());
     let components = components(&log).await?;

@@ -13,7 +13,8 @@ use crate::output::FormatArgs;
 use crate::place::{LogArgs, RawArgs};
 use crate::progress::{counted, note};
 
-/// Runs SQL over the lake. The tables are `events` and, where they were kept, `sightings`; the dialect is DataFusion's.
+/// Runs SQL over the lake. The tables are `events` and, where they were kept, `sightings` and `market`; the dialect is
+/// DataFusion's.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -63,10 +64,13 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     Ok(())
 }
 
-/// The tables that there are. A folder that was named holds one, as its name says.
+/// The tables that there are. A folder that was named holds one, as its name or the query says.
 fn sources(args: &Args, query: &str) -> Result<Vec<Source>, Failure> {
     let named = args.raw.raw_events_s3_uri.as_deref().map(|uri| uri.trim_end_matches('/').rsplit('/').next());
-    let named = named.map(|folder| Table::of_topic(folder.unwrap_or_default()));
+    let named = named.map(|folder| {
+        let asked = || Table::ALL.into_iter().find(|table| asks(query, *table));
+        Table::told_by(folder.unwrap_or_default()).or_else(asked).unwrap_or_default()
+    });
     let mut sources = Vec::new();
     for table in Table::ALL.into_iter().filter(|table| named.is_none_or(|named| named == *table)) {
         match args.raw.table(table, &args.log) {

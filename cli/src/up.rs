@@ -123,7 +123,14 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         return Err(Failure::usage(format!("job `{}` reads sightings, and none are kept", job.name()))
             .hint("--sightings keeps them"));
     }
-    let directory = args.keep_relays.then(|| args.directory.open(&args.intake.topic, false)).transpose()?;
+    if let Some(job) = jobs.iter().find(|job| job.table() == Table::Market) {
+        return Err(Failure::usage(format!(
+            "job `{}` reads the market, and only relays are followed here",
+            job.name()
+        ))
+        .hint("`tidegate stream` follows the topic of the market beside it"));
+    }
+    let directory = args.keep_relays.then(|| args.directory.open(args.intake.topic(), false)).transpose()?;
     let kept = directory.as_ref().map(|directory| directory.counters());
     let components = components(&args.log).await?;
     let counters = Arc::clone(&components.counters);
@@ -186,7 +193,7 @@ fn stream_job(args: &Args, job: Job, checkpoints: &Store, counts: &Arc<StreamCou
         None => Console::of_job(args.format, &job, Arc::clone(counts))?,
     };
     let settings = StreamSettings {
-        raw_topic: job.table().topic(&args.intake.topic),
+        raw_topic: job.table().topic(args.intake.topic()),
         start: args.start,
         restart: args.restart,
         output_topic,

@@ -10,6 +10,8 @@ use crate::time::EventTime;
 pub const NOSTR_EVENT_TOPIC: &str = "nostr-event";
 /// Deliveries of the events of [`NOSTR_EVENT_TOPIC`] by relays, where wanted; the key is the event id in hex.
 pub const NOSTR_SIGHTING_TOPIC: &str = "nostr-sighting";
+/// Raw frames of OpenSea's stream, one record an event; the key is the event's id in hex, [`crate::MarketEvent::id`].
+pub const OPENSEA_RAW_TOPIC: &str = "OpenSeaRawEvents";
 /// What is known of each relay, one JSON document a relay; the key is its URL in normal form.
 pub const NOSTR_RELAY_TOPIC: &str = "nostr-relay";
 /// Control records of stream jobs, one key a job.
@@ -92,6 +94,11 @@ pub fn sighting_topic(raw_topic: &str) -> String {
 /// Whether `topic` is one of those that [`sighting_topic`] gives.
 pub(crate) fn is_sighting_topic(topic: &str) -> bool {
     topic == NOSTR_SIGHTING_TOPIC || topic.ends_with(SIGHTINGS)
+}
+
+/// Whether `topic` is one of raw frames of the market, as its name says.
+pub(crate) fn is_market_topic(topic: &str) -> bool {
+    topic == OPENSEA_RAW_TOPIC || topic.ends_with(".market")
 }
 
 /// Topic through which the collectors of a group hand frames for `raw_topic` to whoever settles them; the key is the id

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! Read in this order: [`event`], [`id`], [`verify`], [`rejection`], [`sign`], [`nip19`], [`tags`], [`time`],
-//! [`clock`], [`schema`], [`batch`], [`sighting`], [`table`], [`layout`], [`manifest`]. The crate knows nothing of sockets, Kafka, object stores
-//! or SQL; `layout` and `manifest` name the topics and object keys at which the other rooms meet.
+//! [`clock`], [`schema`], [`batch`], [`sighting`], [`market`], [`table`], [`layout`], [`manifest`]. The crate knows nothing of
+//! sockets, Kafka, object stores or SQL; `layout` and `manifest` name the topics and object keys at which the other rooms
+//! meet.
 
 pub mod batch;
 pub mod clock;
@@ -16,6 +17,7 @@ pub mod id;
 mod json;
 pub mod layout;
 pub mod manifest;
+pub mod market;
 pub mod nip19;
 mod place;
 pub mod rejection;
@@ -31,6 +33,7 @@ pub use batch::{EventBatchBuilder, Origin};
 pub use clock::Clock;
 pub use event::{Event, Limits};
 pub use id::{EventId, PublicKey};
+pub use market::{MarketEvent, MarketFrame};
 pub use place::place;
 pub use rejection::{Reason, Rejection};
 pub use sighting::Sighting;

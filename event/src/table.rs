@@ -12,9 +12,10 @@ use arrow::datatypes::SchemaRef;
 use crate::batch::{EventBatchBuilder, Origin};
 use crate::event::{Event, Limits};
 use crate::id::EventId;
-use crate::layout::{is_sighting_topic, sighting_topic};
+use crate::layout::{NOSTR_EVENT_TOPIC, OPENSEA_RAW_TOPIC, is_market_topic, is_sighting_topic, sighting_topic};
+use crate::market::{MarketBatchBuilder, MarketEvent};
 use crate::rejection::Rejection;
-use crate::schema::{CREATED_AT, ID, RECEIVED_AT, events_schema, sightings_schema};
+use crate::schema::{CREATED_AT, EVENT_TIME, ID, RECEIVED_AT, events_schema, market_schema, sightings_schema};
 use crate::sighting::{Sighting, SightingBatchBuilder};
 use crate::time::EventTime;
 
@@ -29,6 +30,8 @@ pub enum Table {
     Events,
     /// Deliveries of events by relays.
     Sightings,
+    /// Events of OpenSea's market, each once.
+    Market,
 }
 
 /// What is known of a row beside its columns.
@@ -65,7 +68,7 @@ pub trait RowBuilder: Debug + Send {
 
 impl Table {
     /// All tables.
-    pub const ALL: [Self; 2] = [Self::Events, Self::Sightings];
+    pub const ALL: [Self; 3] = [Self::Events, Self::Sightings, Self::Market];
 
     /// Its name in SQL.
     #[must_use]
@@ -73,6 +76,7 @@ impl Table {
         match self {
             Self::Events => "events",
             Self::Sightings => "sightings",
+            Self::Market => "market",
         }
     }
 
@@ -82,17 +86,38 @@ impl Table {
         Self::ALL.into_iter().find(|table| table.name() == name)
     }
 
-    /// The table that the records of `topic` are rows of, as its name says.
+    /// The table that the records of `topic` are rows of, as far as its name says.
     #[must_use]
-    pub fn of_topic(topic: &str) -> Self {
-        if is_sighting_topic(topic) { Self::Sightings } else { Self::Events }
+    pub fn told_by(topic: &str) -> Option<Self> {
+        match topic {
+            name if is_sighting_topic(name) => Some(Self::Sightings),
+            name if is_market_topic(name) => Some(Self::Market),
+            NOSTR_EVENT_TOPIC => Some(Self::Events),
+            _ => None,
+        }
     }
 
-    /// The topic of this table that belongs to a raw topic; a topic of the table itself belongs to itself.
+    /// The same, where a name that says nothing is one of events.
+    #[must_use]
+    pub fn of_topic(topic: &str) -> Self {
+        Self::told_by(topic).unwrap_or_default()
+    }
+
+    /// The raw topic of whoever names none.
+    #[must_use]
+    pub const fn raw_topic(self) -> &'static str {
+        match self {
+            Self::Events | Self::Sightings => NOSTR_EVENT_TOPIC,
+            Self::Market => OPENSEA_RAW_TOPIC,
+        }
+    }
+
+    /// The topic of this table that belongs to a raw topic; a topic of the table itself belongs to itself. The market's
+    /// is no relay's, and belongs to itself whatever its name.
     #[must_use]
     pub fn topic(self, raw_topic: &str) -> String {
         match self {
-            Self::Events => raw_topic.to_owned(),
+            Self::Events | Self::Market => raw_topic.to_owned(),
             Self::Sightings => sighting_topic(raw_topic),
         }
     }
@@ -103,6 +128,7 @@ impl Table {
         match self {
             Self::Events => events_schema(),
             Self::Sightings => sightings_schema(),
+            Self::Market => market_schema(),
         }
     }
 
@@ -112,6 +138,7 @@ impl Table {
         match self {
             Self::Events => CREATED_AT,
             Self::Sightings => RECEIVED_AT,
+            Self::Market => EVENT_TIME,
         }
     }
 
@@ -119,14 +146,14 @@ impl Table {
     #[must_use]
     pub const fn id(self) -> Option<&'static str> {
         match self {
-            Self::Events | Self::Sightings => Some(ID),
+            Self::Events | Self::Sightings | Self::Market => Some(ID),
         }
     }
 
     /// Whether one id has one row.
     #[must_use]
     pub const fn has_each_id_once(self) -> bool {
-        matches!(self, Self::Events)
+        matches!(self, Self::Events | Self::Market)
     }
 
     /// A builder of its rows.
@@ -135,6 +162,7 @@ impl Table {
         match self {
             Self::Events => Box::<EventBatchBuilder>::default(),
             Self::Sightings => Box::<SightingBatchBuilder>::default(),
+            Self::Market => Box::<MarketBatchBuilder>::default(),
         }
     }
 
@@ -146,6 +174,7 @@ impl Table {
         match self {
             Self::Events => Event::parse(raw, &NO_LIMITS).map(|event| row_of(&event)),
             Self::Sightings => Sighting::parse(raw).map(|sighting| sighting.row()),
+            Self::Market => MarketEvent::parse_event(raw).map(|event| event.row()),
         }
     }
 }
@@ -192,6 +221,7 @@ mod tests {
                 r#"{{"id":"{}","relay":"wss://a","received_at":7000,"phase":"live","first":false}}"#,
                 "0".repeat(64)
             ),
+            Table::Market => r#"{"event_type":"t","payload":{"event_timestamp":"1970-01-01T00:00:07Z"}}"#.to_owned(),
         }
     }
 
@@ -236,5 +266,10 @@ mod tests {
             assert_eq!(Table::Sightings.topic(sightings), sightings);
             assert_eq!((Table::of_topic(raw), Table::of_topic(sightings)), (Table::Events, Table::Sightings));
         }
+        for market in ["OpenSeaRawEvents", "mine.market"] {
+            assert_eq!((Table::of_topic(market), Table::Market.topic(market)), (Table::Market, market.into()));
+        }
+        assert_eq!((Table::told_by("mine"), Table::told_by("nostr-event")), (None, Some(Table::Events)));
+        assert!(Table::ALL.into_iter().all(|table| Table::of_topic(&table.topic(table.raw_topic())) == table));
     }
 }

@@ -20,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 use crate::Components;
 use crate::dedup::Dedup;
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::event_in;
 use crate::metrics::{Counters, add};
 use crate::parcel::{Arrival, Held, Outgoing, Phase, Source};
 use crate::pipeline::Pipeline;
@@ -150,7 +149,7 @@ fn judge(rules: &Rules, batch: Batch) -> Judged {
         Some(whole) => Verdict::Refused(Rejection::new(Reason::TooLarge, format!("a line of {} bytes", whole.len))),
     };
     let judged = batch.into_iter().map(|(line, received_at_ms)| {
-        let line = Line { bytes: line.bytes.slice_ref(event_in(&line.bytes)), ..line };
+        let line = Line { bytes: line.bytes.slice_ref(rules.opened(&line.bytes)), ..line };
         let verdict = verdict(&line, received_at_ms);
         (line, received_at_ms, verdict)
     });

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use event::EventId;
 use tokio::sync::{Mutex as Turn, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::spawn_blocking;
@@ -25,7 +26,7 @@ use crate::coverage::Page;
 use crate::dedup::Dedup;
 use crate::lane::{Lane, SHARE, share};
 use crate::metrics::{Counters, RelayCounters, add};
-use crate::parcel::Arrival;
+use crate::parcel::{Arrival, Held, Phase, Source};
 use crate::settings::NostrSettings;
 use crate::sighting::Sightings;
 use crate::spill::{Popped, Spill};
@@ -192,6 +193,22 @@ impl Intake {
         }
         add(&self.counters.received, 1);
         Ok(copy.is_none())
+    }
+
+    /// Takes in a frame of the market, whole, from the endpoint that `lane` is called after: what it is and whether it is
+    /// a copy is found out behind the queue. With one verifier ([`crate::IntakeSettings::verifiers`]) frames stay in
+    /// their order.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the source of frames comes next"))]
+    pub(crate) async fn frame(&self, lane: &Arc<Lane>, raw: Bytes, received_at_ms: i64) -> Result<(), NotTaken> {
+        let arrival = Arrival {
+            raw,
+            relay: Arc::clone(lane.relay()),
+            received_at_ms,
+            source: Source::OpenSea,
+            phase: Phase::Live,
+            held: Held::default(),
+        };
+        self.event(lane, arrival, None).await.map(|_| ())
     }
 
     /// Those of `ids` whose events are not here; `page` must not be proven before one that is on its way.

@@ -17,7 +17,19 @@ use crate::lane::Lane;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Nostr,
+    OpenSea,
     File,
+}
+
+impl Source {
+    /// As headers have it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Nostr => "nostr",
+            Self::OpenSea => "opensea",
+            Self::File => "file",
+        }
+    }
 }
 
 /// Whether bytes are history or news.
@@ -67,12 +79,8 @@ pub(crate) struct Held {
 impl Arrival {
     /// The headers that every record has, raw or rejected.
     pub(crate) fn headers(&self) -> Vec<Header> {
-        let source = match self.source {
-            Source::Nostr => "nostr",
-            Source::File => "file",
-        };
         vec![
-            header(HEADER_SOURCE, Bytes::from_static(source.as_bytes())),
+            header(HEADER_SOURCE, Bytes::from_static(self.source.as_str().as_bytes())),
             header(HEADER_RELAY, Bytes::copy_from_slice(self.relay.as_bytes())),
             header(HEADER_RECEIVED_AT, self.received_at_ms.to_string().into()),
             header(HEADER_PHASE, Bytes::from_static(self.phase.as_str().as_bytes())),

@@ -163,7 +163,7 @@ impl Pipeline {
 /// `Config` when the topics cannot be, `Unavailable` when the log cannot be reached.
 pub async fn create_topics(log: &dyn topic::Log, settings: &IntakeSettings) -> Result<()> {
     let (raw, forever) = (&settings.topic, ("retention.ms", "-1"));
-    if Table::of_topic(raw) != Table::Events {
+    if settings.table() == Table::Sightings {
         let message = format!("`{raw}` is the name of a topic of sightings; give the raw topic another one");
         return Err(Error::new(ErrorKind::Config, message));
     }

@@ -19,7 +19,6 @@ use topic::{Header, Record, StoredRecord, Tail};
 use crate::Components;
 use crate::dedup::Dedup;
 use crate::error::{Error, ErrorKind, Result};
-use crate::frame::event_in;
 use crate::metrics::add;
 use crate::parcel::{Held, Outgoing, header};
 use crate::pipeline::Pipeline;
@@ -218,7 +217,7 @@ impl RedriveSettings {
 fn judge(rules: &Rules, record: StoredRecord, now_ms: i64) -> (StoredRecord, Bytes, Option<Verdict>) {
     let value = record.value.clone().unwrap_or_default();
     let whole = record.header(HEADER_FULL_LEN).and_then(|len| len.parse().ok()) == Some(value.len());
-    let raw = value.slice_ref(event_in(&value));
+    let raw = value.slice_ref(rules.opened(&value));
     let verdict = whole.then(|| rules.judge(&raw, now_ms));
     (record, raw, verdict)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event::layout::NOSTR_EVENT_TOPIC;
-use event::{EventTime, Limits, SecretKey, Span};
+use event::{EventTime, Limits, SecretKey, Span, Table};
 
 use crate::kinds::Kinds;
 use crate::relay::Backoff;
@@ -18,6 +18,9 @@ pub(crate) const USER_AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION
 pub struct IntakeSettings {
     /// Raw topic; refused input goes to `<topic>.rejected`. Both are created where they do not exist.
     pub topic: String,
+    /// What the topic holds: events, or frames of the market. None is what its name says, and events where that says
+    /// nothing. Default none.
+    pub table: Option<Table>,
     /// Refuse to take the raw topic over from a process that ingests into it, or was cut off doing so. Default false: a
     /// service that is started anew takes over from itself.
     pub if_free: bool,
@@ -48,6 +51,7 @@ impl Default for IntakeSettings {
     fn default() -> Self {
         Self {
             topic: NOSTR_EVENT_TOPIC.to_owned(),
+            table: None,
             if_free: false,
             partitions: 4,
             sightings: false,
@@ -63,6 +67,12 @@ impl Default for IntakeSettings {
 }
 
 impl IntakeSettings {
+    /// What the raw topic holds.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        self.table.unwrap_or_else(|| Table::of_topic(&self.topic))
+    }
+
     /// How many threads verify.
     pub(crate) fn verifier_threads(&self) -> usize {
         match self.verifiers {

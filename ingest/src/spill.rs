@@ -24,7 +24,9 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 const FILE_BYTES_MIN: u64 = 4 << 10;
 /// What an arrival is counted for beside its bytes: its place in memory, so that a flood of the smallest is bounded too.
 const OVERHEAD: u64 = 64;
-/// Length of the bytes, of the detail, received time, phase, reason.
+/// Sources of what is spilled; the place of an arrival's own stands in one byte with its phase.
+const SOURCES: [Source; 3] = [Source::Nostr, Source::OpenSea, Source::File];
+/// Length of the bytes, of the detail, received time, source and phase, reason.
 const HEAD: usize = 4 + 2 + 8 + 1 + 1;
 
 /// Arrivals that wait on disk. Everything here blocks.
@@ -175,8 +177,8 @@ impl Part {
             raw: body.slice(..raw_len),
             relay: "".into(),
             received_at_ms: i64::from_be_bytes(at),
-            source: Source::Nostr,
-            phase: if phase == 0 { Phase::Backfill } else { Phase::Live },
+            source: SOURCES.get(usize::from(phase >> 1)).copied().unwrap_or(Source::Nostr),
+            phase: if phase & 1 == 0 { Phase::Backfill } else { Phase::Live },
             held: Held::default(),
         };
         Ok((arrival, refused))
@@ -191,7 +193,8 @@ fn encode(input: &Input) -> Vec<u8> {
     bytes.extend(u32::try_from(arrival.raw.len()).unwrap_or(u32::MAX).to_be_bytes());
     bytes.extend(u16::try_from(detail.len()).unwrap_or(u16::MAX).to_be_bytes());
     bytes.extend(arrival.received_at_ms.to_be_bytes());
-    bytes.push(u8::from(arrival.phase == Phase::Live));
+    let source = SOURCES.iter().position(|one| *one == arrival.source).and_then(|at| u8::try_from(at << 1).ok());
+    bytes.push(u8::from(arrival.phase == Phase::Live) | source.unwrap_or(0));
     let place =
         |reason: Reason| Reason::ALL.iter().position(|one| *one == reason).and_then(|at| u8::try_from(at + 1).ok());
     bytes.push(refused.as_ref().and_then(|no| place(no.reason)).unwrap_or(0));
@@ -222,7 +225,7 @@ mod tests {
             raw: raw.into(),
             relay: Arc::clone(lane.relay()),
             received_at_ms: number,
-            source: Source::Nostr,
+            source: SOURCES[usize::try_from(number.rem_euclid(3)).expect("below three")],
             phase: if number % 2 == 0 { Phase::Live } else { Phase::Backfill },
             held: Held { lane: Some(Arc::clone(lane)), ..Held::default() },
         };
@@ -232,8 +235,8 @@ mod tests {
 
     fn same(one: &Input, other: &Input) -> bool {
         let of = |input: &Input| {
-            let Arrival { raw, relay, received_at_ms, phase, .. } = &input.arrival;
-            (raw.clone(), Arc::clone(relay), *received_at_ms, *phase, input.refused.clone())
+            let Arrival { raw, relay, received_at_ms, source, phase, .. } = &input.arrival;
+            (raw.clone(), Arc::clone(relay), *received_at_ms, *source, *phase, input.refused.clone())
         };
         of(one) == of(other)
     }

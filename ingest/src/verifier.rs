@@ -6,10 +6,11 @@
 use std::sync::{Arc, Mutex};
 
 use event::verify::{check_future, verify};
-use event::{Event, EventId, Limits, Rejection, Span};
+use event::{Event, EventId, Limits, MarketEvent, MarketFrame, Reason, Rejection, Span, Table};
 use tokio::sync::mpsc;
 
 use crate::dedup::Dedup;
+use crate::frame::event_in;
 use crate::kinds::Kinds;
 use crate::metrics::{Counters, add};
 use crate::parcel::{Arrival, Outgoing};
@@ -23,6 +24,7 @@ const BATCH: usize = 64;
 /// What is believed.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
+    table: Table,
     kinds: Kinds,
     pub(crate) limits: Limits,
     max_future: Option<Span>,
@@ -31,13 +33,14 @@ pub(crate) struct Rules {
 /// What the rules say about some bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Verified: the id is that of these bytes' content, and the signature is its author's.
+    /// Verified: the id is that of these bytes' content, and the signature is its author's. Events of a market have none:
+    /// what is readable is believed.
     Believed {
         id: EventId,
         /// The event's date, seconds since 1970.
         created_at: i64,
     },
-    /// An event nobody asked for.
+    /// An event nobody asked for, or a frame that is none.
     Filtered,
     /// Not believed.
     Refused(Rejection),
@@ -45,12 +48,26 @@ pub(crate) enum Verdict {
 
 impl Rules {
     pub(crate) fn of(settings: &IntakeSettings) -> Self {
-        Self { kinds: settings.kinds.clone(), limits: settings.limits, max_future: settings.max_future }
+        let (table, kinds) = (settings.table(), settings.kinds.clone());
+        Self { table, kinds, limits: settings.limits, max_future: settings.max_future }
+    }
+
+    /// The id that bytes claim, found without parsing; a market's events claim none.
+    pub(crate) fn claimed(&self, raw: &[u8]) -> Option<EventId> {
+        if self.table == Table::Market { None } else { EventId::scan(raw) }
+    }
+
+    /// What of a file's line or a rejected record is to be judged: a relay's frame is opened, a market's is kept whole.
+    pub(crate) fn opened<'a>(&self, line: &'a [u8]) -> &'a [u8] {
+        if self.table == Table::Market { line } else { event_in(line) }
     }
 
     /// Shape, limits, kind, id, signature, and the date last: what is refused as dated ahead is otherwise genuine, and
     /// may be taken in once its time has come.
     pub(crate) fn judge(&self, raw: &[u8], received_at_ms: i64) -> Verdict {
+        if self.table == Table::Market {
+            return self.judge_market(raw);
+        }
         let believed = Event::parse(raw, &self.limits).and_then(|event| {
             if !self.kinds.contains(event.kind) {
                 return Ok(None);
@@ -62,6 +79,25 @@ impl Rules {
         match believed {
             Ok(Some((id, created_at))) => Verdict::Believed { id, created_at },
             Ok(None) => Verdict::Filtered,
+            Err(rejection) => Verdict::Refused(rejection),
+        }
+    }
+}
+
+impl Rules {
+    /// Size and form. Its dates are the market's own, so that they are not compared with our clock.
+    fn judge_market(&self, raw: &[u8]) -> Verdict {
+        let bytes_max = self.limits.event_bytes_max;
+        if raw.len() > bytes_max {
+            let detail = format!("{} bytes, more than {bytes_max}", raw.len());
+            return Verdict::Refused(Rejection::new(Reason::TooLarge, detail));
+        }
+        match MarketEvent::parse(raw) {
+            Ok(MarketFrame::Event(event)) => {
+                let created_at = event.event_time.micros().div_euclid(1_000_000);
+                Verdict::Believed { id: event.id(), created_at }
+            }
+            Ok(MarketFrame::Control(_)) => Verdict::Filtered,
             Err(rejection) => Verdict::Refused(rejection),
         }
     }
@@ -116,7 +152,7 @@ impl Verifier {
             return self.refuse(&arrival, cut, rejection);
         }
         // Looked up a second time: while it waited in the queue, another relay's copy may have been verified.
-        let claimed = EventId::scan(&arrival.raw);
+        let claimed = self.rules.claimed(&arrival.raw);
         if let Some(id) = claimed.filter(|id| self.dedup.is_copy(id, arrival.held.page.as_ref())) {
             self.note_copy(&arrival, &id);
             return None;

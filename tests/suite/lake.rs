@@ -23,7 +23,7 @@ mod minio {
         let lake = LakeTable::new(Arc::clone(&store), &bench.prefix, TOPIC);
         let clock = Clock::mock(NOW + 8 * HOUR);
         let (prefix, topic) = (bench.prefix.clone(), TOPIC.to_owned());
-        let catalog = Catalog { store, prefix, topic, clock: clock.clone() };
+        let catalog = Catalog { store, prefix, topic, table: Table::Events, clock: clock.clone() };
         let grace = Duration::from_secs(3_600);
         let settings = CompactSettings::new(std::env::temp_dir());
         // Two at once: one wins each version, the other looks again.

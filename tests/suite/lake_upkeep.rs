@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use event::Clock;
+use event::{Clock, Table};
 use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use ingest::lake::{Catalog, CompactProgress, CompactSettings, LanderSettings, compact, land};
@@ -343,7 +343,13 @@ async fn a_compacted_lake_answers_alike_from_a_fifth_of_the_bytes() {
     for query in &queries {
         before.push(cost(&lake, &counting, query).await);
     }
-    let catalog = Catalog { store, prefix: bench.prefix.clone(), topic: TOPIC.to_owned(), clock: Clock::mock(NOW) };
+    let catalog = Catalog {
+        store,
+        prefix: bench.prefix.clone(),
+        topic: TOPIC.to_owned(),
+        table: Table::Events,
+        clock: Clock::mock(NOW),
+    };
     let settings = CompactSettings::new(std::env::temp_dir());
     let progress = Arc::new(CompactProgress::default());
     compact(&catalog, &settings, progress, &CancellationToken::new()).await.expect("compacted");

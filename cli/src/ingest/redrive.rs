@@ -11,7 +11,7 @@ use crate::error::Failure;
 use crate::ingest::{IntakeArgs, components, land_behind};
 use crate::lake::LandArgs;
 use crate::output::FormatArgs;
-use crate::place::LogArgs;
+use crate::place::{LogArgs, TableArgs};
 
 /// Ids that a dry run keeps in memory.
 const DRY_RUN_IDS_MAX: usize = 10_000_000;
@@ -54,6 +54,8 @@ pub(crate) struct Args {
     take_over: bool,
 
     #[command(flatten)]
+    table: TableArgs,
+    #[command(flatten)]
     intake: IntakeArgs,
     #[command(flatten)]
     format: FormatArgs,
@@ -65,7 +67,7 @@ pub(crate) struct Args {
 
 /// Redrives, lands what was published, and prints the counts.
 pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
-    let intake = args.intake.settings(&args.log);
+    let intake = args.intake.settings_of(&args.table, &args.log)?;
     let intake = IntakeSettings {
         if_free: args.log.brokers().is_some() && !args.take_over,
         // A dry run leaves the index to whoever ingests: as many ids are read back as are held whatever comes.

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
 use event::Clock;
-use event::layout::NOSTR_EVENT_TOPIC;
 use processor::lake::{Finding, VerifyProgress, VerifySettings, verify};
 use tokio_util::sync::CancellationToken;
 
@@ -26,9 +25,8 @@ Examples:
   tidegate lake verify --content --lake s3://raw-data
   tidegate lake verify --against-topic --kafka-brokers localhost:9092 --lake s3://raw-data")]
 pub(super) struct VerifyArgs {
-    /// Raw topic
-    #[arg(long, value_name = "TOPIC", default_value = NOSTR_EVENT_TOPIC)]
-    topic: String,
+    #[command(flatten)]
+    topic: super::NamedTopic,
 
     /// Read every row, and compare counts and hashes with footers and manifest
     #[arg(long)]
@@ -48,9 +46,12 @@ pub(super) struct VerifyArgs {
 
 /// Verifies, prints what was found.
 pub(super) async fn run(args: &VerifyArgs, shutdown: &CancellationToken) -> Result<(), Failure> {
-    let lake = super::table(&args.lake, &args.log, &args.topic)?;
+    let (lake, topic) = {
+        let topic = args.topic.read()?;
+        (super::table(&args.lake, &args.log, &topic)?, topic.0)
+    };
     let topic = match args.against_topic {
-        true => Some((args.log.open(&Clock::system()).await?, args.topic.clone())),
+        true => Some((args.log.open(&Clock::system()).await?, topic)),
         false => None,
     };
     let settings = VerifySettings { content: args.content, topic };

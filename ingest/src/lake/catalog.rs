@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use event::Clock;
 use event::layout::LakeKey;
 use event::manifest::{Manifest, curated_prefix, manifest_name, manifest_prefix, manifest_version};
+use event::{Clock, Table};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
@@ -29,6 +29,8 @@ pub struct Catalog {
     pub prefix: Path,
     /// The topic.
     pub topic: String,
+    /// Which table its records are rows of.
+    pub table: Table,
     /// Wall clock: hours are closed and graces are over by it.
     pub clock: Clock,
 }

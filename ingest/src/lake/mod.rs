@@ -56,8 +56,10 @@ const PARTITIONS_EVERY: Duration = Duration::from_secs(30);
 /// What is landed, and how large objects get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LanderSettings {
-    /// Topic to land; `nostr-event` by default. Its name says which table its records are rows of.
+    /// Topic to land; `nostr-event` by default.
     pub topic: String,
+    /// Which table its records are rows of; none is what its name says. Default none.
+    pub table: Option<Table>,
     /// Form of the objects; Parquet by default.
     pub format: LakeFormat,
     /// Rows of an object at most; 500,000 by default.
@@ -72,11 +74,20 @@ impl Default for LanderSettings {
     fn default() -> Self {
         Self {
             topic: NOSTR_EVENT_TOPIC.to_owned(),
+            table: None,
             format: LakeFormat::Parquet,
             rows_max: 500_000,
             bytes_max: 64 * 1024 * 1024,
             age_max: Duration::from_secs(60),
         }
+    }
+}
+
+impl LanderSettings {
+    /// Which table the topic's records are rows of.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        self.table.unwrap_or_else(|| Table::of_topic(&self.topic))
     }
 }
 
@@ -139,7 +150,8 @@ impl Lander {
         let topic = &settings.topic;
         let log_error = |error| Error::of_log(format!("could not land topic `{topic}`"), error);
         let ranges = components.log.ranges(topic).await.map_err(log_error)?;
-        let catalog = Catalog { store, prefix, topic: topic.clone(), clock: components.clock.clone() };
+        let catalog =
+            Catalog { store, prefix, topic: topic.clone(), table: settings.table(), clock: components.clock.clone() };
         let shelves = resume::shelves(&catalog, components.log.as_ref(), &ranges).await?;
         let from = shelves.iter().map(|shelf| (shelf.partition, shelf.start)).collect();
         let reader = components.log.reader(topic, from).await.map_err(log_error)?;
@@ -230,7 +242,7 @@ impl Lander {
         if ends_here && !self.write(at, record.offset).await? {
             return Ok(());
         }
-        let (table, format) = (Table::of_topic(&self.settings.topic), self.settings.format);
+        let (table, format) = (self.settings.table(), self.settings.format);
         let shelf = &mut self.shelves[at];
         if shelf.open.is_none() {
             // A JSON object says by its name and its lines which offsets it holds; it cannot start at a hole.

@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use bytes::Bytes;
 use event::layout::{HEADER_PHASE, HEADER_RELAY, LakeFormat, footer};
-use event::schema::{CONTENT, CREATED_AT, ID, KAFKA_OFFSET, PUBKEY, RAW, RECEIVED_AT, SIG};
+use event::schema::{CONTENT, CREATED_AT, EVENT_TIME, ID, KAFKA_OFFSET, PUBKEY, RAW, RECEIVED_AT, SENT_AT, SIG};
 use event::{Origin, Rejection, Row, RowBuilder, Table};
 use flate2::Compression as GzLevel;
 use flate2::write::GzEncoder;
@@ -202,7 +202,7 @@ pub(super) fn columns(table: Table) -> WriterPropertiesBuilder {
     let mut properties =
         WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::try_new(3).unwrap_or_default()));
     // Delta encoding for what mostly grows; no dictionary for what never repeats.
-    for column in those(&[CREATED_AT, RECEIVED_AT, KAFKA_OFFSET]) {
+    for column in those(&[CREATED_AT, EVENT_TIME, SENT_AT, RECEIVED_AT, KAFKA_OFFSET]) {
         properties = properties
             .set_column_dictionary_enabled(column.clone(), false)
             .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use event::Clock;
+use event::{Clock, Table};
 use rustls::ClientConfig;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -94,6 +94,10 @@ pub(crate) struct Shared {
 /// was given up: what the others served is landed, the message names those that failed. `Fenced` when another process
 /// or group took over.
 pub async fn nostr(settings: NostrSettings, components: Components, shutdown: CancellationToken) -> Result<()> {
+    if settings.intake.table() != Table::Events {
+        let message = format!("`{}` is a topic of the market's frames; relays have none", settings.intake.topic);
+        return Err(Error::new(ErrorKind::Config, message));
+    }
     let roster = Roster::open(&settings.relays, settings.relay_file.as_deref()).await?;
     if settings.once && roster.listed().relays.is_empty() {
         return Err(Error::new(ErrorKind::Config, "no relay is to be followed: all are paused, or none is named"));

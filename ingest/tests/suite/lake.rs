@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use event::Clock;
 use event::layout::LakeFormat;
+use event::{Clock, Table};
 use ingest::lake::{Catalog, CompactSettings, LanderSettings, compact, land, sweep};
 use ingest::{Components, CountersSnapshot, ErrorKind};
 use object_store::ObjectStore;
@@ -155,6 +155,7 @@ async fn a_lander_that_was_cut_off_for_hours_looks_where_the_lake_ends() {
             store: Arc::clone(&inner),
             prefix: prefix.clone(),
             topic: TOPIC.to_owned(),
+            table: Table::Events,
             clock: clock.clone(),
         };
         let (settings, progress) = (CompactSettings::new(std::env::temp_dir()), Arc::default());

@@ -320,8 +320,9 @@ impl Folder<'_> {
             (Some(columns), _) => (types::schema(name, columns)?, None),
             (None, Some(table)) => (table.schema(), Some(table)),
             (None, None) => {
-                return Err(wrong(format!("table `{name}` has no columns"))
-                    .with_hint("columns = { name = \"type\", … }; only `events` and `sightings` have their own"));
+                return Err(wrong(format!("table `{name}` has no columns")).with_hint(
+                    "columns = { name = \"type\", … }; only `events`, `sightings` and `market` have their own",
+                ));
             }
         };
         let event_time = entry.event_time.clone().or_else(|| whole.map(|table| table.event_time().to_owned()));

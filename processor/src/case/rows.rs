@@ -60,6 +60,7 @@ pub(super) fn whole(records: &[Record<'_>], table: Table) -> Result<RecordBatch>
     let (what, name) = match table {
         Table::Events => ("Nostr event", table.name()),
         Table::Sightings => ("sighting", table.name()),
+        Table::Market => ("event of the market", table.name()),
     };
     let mut builder = table.builder();
     for (offset, record) in (0..).zip(records) {

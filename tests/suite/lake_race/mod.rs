@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Int32Type, Int64Type};
-use event::Clock;
 use event::layout::LakeFormat;
 use event::schema::{KAFKA_OFFSET, KAFKA_PARTITION, RAW, events_schema};
+use event::{Clock, Table};
 use futures::TryStreamExt;
 use ingest::lake::{Catalog, CompactProgress, CompactSettings, LanderSettings, compact, expire, land, sweep};
 use ingest::{Components, Counters};
@@ -116,6 +116,7 @@ impl Race {
             store: Arc::clone(&store),
             prefix: self.bench.prefix.clone(),
             topic: TOPIC.to_owned(),
+            table: Table::Events,
             clock: self.clock.clone(),
         };
         let work: Pin<Box<dyn Future<Output = Result<Option<Rows>, String>>>> = match role {

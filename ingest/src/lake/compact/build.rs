@@ -54,20 +54,19 @@ pub(super) struct Built {
     pub(super) ends: Vec<CoveredPartition>,
 }
 
-/// Builds the file of `inputs`, which belong to `topic` and are sorted by partition and start; `covered` says where a
+/// Builds the file of `inputs`, which belong to `topic`, whose records are rows of `table`, and are sorted by partition and start; `covered` says where a
 /// partition's first input should start.
 ///
 /// # Errors
 /// `Data` when an input is not what its lander wrote, two cover the same offsets, an event is there twice, or a line
 /// is no event, as far as the rules do not allow it.
 pub(super) fn build(
-    topic: &str,
+    (topic, table): (&str, Table),
     inputs: &[Input],
     covered: &[CoveredPartition],
     rules: Rules,
     scratch: &Path,
 ) -> Result<Built> {
-    let table = Table::of_topic(topic);
     let mut sorter = Sorter::new(table, scratch, RUN_BYTES);
     let mut cover = Cover { ends: covered.to_vec(), ..Cover::default() };
     for input in inputs {

@@ -234,12 +234,12 @@ async fn build_group(
     });
     let mut inputs: Vec<Input> = read.buffered(READS_AT_ONCE).try_collect().await?;
     inputs.sort_by_key(|input| (input.key.partition, input.key.start));
-    let (topic, scratch) = (catalog.topic.clone(), settings.scratch.clone());
+    let (topic, table, scratch) = (catalog.topic.clone(), catalog.table, settings.scratch.clone());
     let rules = Rules { allow_duplicates: settings.allow_duplicates, drop_unreadable: settings.drop_unreadable };
     let partitions: Vec<i32> = inputs.iter().map(|input| input.key.partition).collect();
     let mut covered: Vec<CoveredPartition> = manifest.partitions.clone();
     covered.retain(|covered| partitions.contains(&covered.partition));
-    let built = tokio::task::spawn_blocking(move || build(&topic, &inputs, &covered, rules, &scratch)).await;
+    let built = tokio::task::spawn_blocking(move || build((&topic, table), &inputs, &covered, rules, &scratch)).await;
     built.map_err(|error| Error::new(ErrorKind::Internal, "a compaction ended early").with_source(error))?
 }
 

@@ -56,7 +56,7 @@ fn input(format: LakeFormat, partition: i32, start: i64, values: &[String]) -> I
 }
 
 fn built(inputs: &[Input], covered: &[CoveredPartition], rules: Rules) -> Result<Built> {
-    build("t", inputs, covered, rules, &std::env::temp_dir())
+    build(("t", Table::Events), inputs, covered, rules, &std::env::temp_dir())
 }
 
 /// Time, id, partition, offset, raw: what a file holds, in its order.
@@ -172,7 +172,8 @@ fn sightings_are_sorted_by_receipt_and_one_event_may_have_many() {
         let key = LakeKey { topic: "t.sightings".into(), ..key(0, 0, HOUR, format) };
         let bytes = open.finish(&key.topic, 0, 4).expect("finished").bytes;
         let object = Input { path: Path::from(key.to_string()), key, bytes };
-        let file = build("t.sightings", &[object], &[], STRICT, &std::env::temp_dir()).expect("built");
+        let file =
+            build(("t.sightings", Table::Sightings), &[object], &[], STRICT, &std::env::temp_dir()).expect("built");
         assert_eq!((file.rows, file.event_time), (4, Some((4_000_000, 7_000_000))), "{format:?}");
         let reader = ParquetRecordBatchReaderBuilder::try_new(file.bytes).expect("Parquet").build().expect("rows");
         let offsets = |batch: RecordBatch| {
