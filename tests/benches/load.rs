@@ -1,13 +1,14 @@
 //! What the benchmark needs beside the binary: signed events by the hundred thousand, and the bare rate of librdkafka.
 //!
 //!     load generate COUNT FILE       writes COUNT events as JSON lines, signed, all genuine
+//!     load market COUNT SEED FILE    writes COUNT frames of made-up traffic of OpenSea's stream, a line each
 //!     load consume BROKERS TOPIC     reads a topic to its end with librdkafka alone and says how fast
 //!     load fill COUNT DATA_DIR       fills an embedded log with COUNT records that have nothing but an id
 //!     load crowd TIDEGATE RELAYS EVENTS COPIES [OPTION…]   has TIDEGATE follow RELAYS relays, each event on COPIES of
 //!                                                          them, with further options such as --sightings
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -23,12 +24,14 @@ use rdkafka::{Offset, TopicPartitionList};
 use relay::Generate;
 use relay::generate::write_jsonl;
 use tests::crowd::Crowd;
+use tests::traffic::Traffic;
 use topic::{EmbeddedLog, Log, Record};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["generate", count, rate, file] => generate(count.parse()?, rate.parse()?, file),
+        ["market", count, seed, file] => market(count.parse()?, seed.parse()?, file),
         ["consume", brokers, topic] => consume(brokers, topic),
         ["fill", count, dir] => tokio::runtime::Runtime::new()?.block_on(fill(count.parse()?, Path::new(dir))),
         ["crowd", tidegate, relays, events, copies, options @ ..] => {
@@ -37,7 +40,9 @@ fn main() -> Result<()> {
         }
         // `cargo test --benches` and `cargo bench` without arguments have nothing to do here.
         [] => Ok(()),
-        other => bail!("`{}` is none of generate, consume, fill and crowd with their arguments", other.join(" ")),
+        other => {
+            bail!("`{}` is none of generate, market, consume, fill and crowd with their arguments", other.join(" "))
+        }
     }
 }
 
@@ -46,6 +51,12 @@ fn generate(count: usize, rate: f64, file: &str) -> Result<()> {
     let mut out = BufWriter::new(File::create(file).with_context(|| format!("could not create `{file}`"))?);
     write_jsonl(settings, count, &mut out)?;
     Ok(())
+}
+
+fn market(count: usize, seed: u64, file: &str) -> Result<()> {
+    let mut out = BufWriter::new(File::create(file).with_context(|| format!("could not create `{file}`"))?);
+    Traffic::write(seed, count, &mut out)?;
+    Ok(out.flush()?)
 }
 
 /// A raw topic as it is after so many events, as far as known ids go.

@@ -17,6 +17,7 @@ pub mod scripted_relay;
 pub mod signed;
 pub mod sim;
 pub mod stage;
+pub mod traffic;
 pub mod wire;
 
 pub use binary::{Finished, finish, sorted, tidegate};
