@@ -77,6 +77,13 @@ pub fn built_in_jobs() -> &'static [(&'static str, &'static str)] {
         ("kinds", include_str!("../../../jobs/kinds.sql")),
         ("reactions", include_str!("../../../jobs/reactions.sql")),
         ("relays", include_str!("../../../jobs/relays.sql")),
+        ("global", include_str!("../../../jobs/global.sql")),
+        ("collections", include_str!("../../../jobs/collections.sql")),
+        ("all", include_str!("../../../jobs/all.sql")),
+        ("market_totals", include_str!("../../../jobs/market_totals.sql")),
+        ("collection_totals", include_str!("../../../jobs/collection_totals.sql")),
+        ("top_collections", include_str!("../../../jobs/top_collections.sql")),
+        ("top_assets", include_str!("../../../jobs/top_assets.sql")),
     ]
 }
 

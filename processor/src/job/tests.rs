@@ -351,6 +351,32 @@ async fn a_window_over_all_time_is_one_without_bounds() {
 }
 
 #[tokio::test]
+async fn a_top_is_keyed_by_its_ranks() {
+    let keys: [(&str, usize, &[&str]); 7] = [
+        ("global", 0, &["window_start", "window_end", "metric", "rank"]),
+        ("collections", 0, &["window_start", "window_end", "metric", "collection", "rank"]),
+        ("all", 0, &["window_start", "window_end", "metric", "rank"]),
+        ("all", 1, &["window_start", "window_end", "metric", "collection", "rank"]),
+        ("top_collections", 0, &["window_start", "window_end", "ranked_by", "rank"]),
+        ("top_assets", 0, &["window_start", "window_end", "collection", "ranked_by", "rank"]),
+        ("collection_totals", 0, &["window_start", "window_end", "collection"]),
+    ];
+    for window in [Span::from_secs(3_600), Span::ALL_TIME] {
+        for (name, output, want) in keys {
+            let (_, sql) = built_in_jobs().iter().find(|(job, _)| *job == name).expect(name);
+            let options = JobOptions { window: Some(window), ..JobOptions::default() };
+            let job = Job::plan(&source(sql), &options).await.expect(name);
+            let schema = &job.outputs()[output].schema;
+            let mut keyed: Vec<&str> =
+                job.key_columns(output).into_iter().map(|at| schema.field(at).name().as_str()).collect();
+            // Over all time, what is computed of the window alone is constant.
+            keyed.retain(|column| *column != "timestamp");
+            assert_eq!(keyed, want, "{name} {window}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn all_time_has_no_slide_and_no_neighbour() {
     let count = "SELECT window.end AS e, count(*) AS n FROM events GROUP BY window(created_at, ";
     for (sql, message) in [

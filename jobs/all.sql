@@ -1,0 +1,236 @@
+-- The jobs `global` and `collections` in one: they share scan, state and transaction.
+SET job.var.top = '10';
+SET job.var.top_assets = '20';
+SET job.var.top_assets_all_time = '50';
+SET job.var.global_topic = 'OpenSeaEnrichedGlobalEvents';
+SET job.var.collections_topic = 'OpenSeaEnrichedCollectionsEvents';
+
+CREATE VIEW traded AS
+SELECT event_time, collection, nft_id, item_name, item_url, image_url, quantity, amount_eth, amount_usd,
+       event_type = 'item_transferred' AS transferred,
+       event_type = 'item_sold' AS sold,
+       event_type = 'item_listed' AS listed,
+       event_type IN ('item_received_bid', 'item_received_offer') AS bid,
+       event_type IN ('collection_offer', 'trait_offer') AS offered,
+       event_type = 'item_cancelled' AS cancelled,
+       -- Beyond 10^36 a price per unit does not fit its type; nobody asks for it as the lowest.
+       CASE WHEN amount_eth < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36)) THEN amount_eth END
+           / NULLIF(quantity, 0) AS unit_eth,
+       CASE WHEN amount_usd < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36)) THEN amount_usd END
+           / NULLIF(quantity, 0) AS unit_usd
+FROM market;
+
+CREATE VIEW by_collection AS
+SELECT window,
+       collection,
+       max(event_time) AS latest,
+       count(*) AS events,
+       count(*) FILTER (WHERE transferred) AS transfers,
+       sum(quantity) FILTER (WHERE transferred) AS items_transferred,
+       count(*) FILTER (WHERE sold) AS sales,
+       count(*) FILTER (WHERE sold AND (amount_eth IS NULL OR amount_usd IS NULL)) AS unpriced_sales,
+       sum(quantity) FILTER (WHERE sold) AS assets_sold,
+       sum(amount_eth) FILTER (WHERE sold) AS eth,
+       sum(amount_usd) FILTER (WHERE sold) AS usd,
+       sum(quantity) FILTER (WHERE sold AND amount_eth IS NOT NULL) AS assets_in_eth,
+       sum(quantity) FILTER (WHERE sold AND amount_usd IS NOT NULL) AS assets_in_usd,
+       min(unit_eth) FILTER (WHERE sold) AS floor_eth,
+       min(unit_usd) FILTER (WHERE sold) AS floor_usd,
+       min(unit_eth) FILTER (WHERE listed) AS listing_floor_eth,
+       min(unit_usd) FILTER (WHERE listed) AS listing_floor_usd,
+       count(*) FILTER (WHERE listed) AS listings,
+       count(*) FILTER (WHERE bid) AS bids,
+       count(*) FILTER (WHERE offered) AS offers,
+       count(*) FILTER (WHERE cancelled) AS cancellations
+FROM traded
+GROUP BY window(event_time, '${window}'), collection;
+
+CREATE VIEW totals AS
+SELECT window, max(latest) AS latest, sum(events) AS events, sum(transfers) AS transfers,
+       sum(items_transferred) AS items_transferred, sum(sales) AS sales, sum(unpriced_sales) AS unpriced_sales,
+       sum(assets_sold) AS assets_sold, sum(eth) AS eth, sum(usd) AS usd,
+       count(collection) FILTER (WHERE sales > 0) AS collections_sold,
+       sum(listings) AS listings, sum(bids) AS bids, sum(offers) AS offers, sum(cancellations) AS cancellations
+FROM by_collection
+GROUP BY window;
+
+CREATE VIEW collections_by_sales AS
+SELECT *, CAST(row_number() OVER (PARTITION BY window ORDER BY coalesce(usd, 0) DESC, collection) AS BIGINT) AS rank
+FROM by_collection
+WHERE sales > 0 AND collection IS NOT NULL;
+
+CREATE VIEW collections_by_transfers AS
+SELECT *, CAST(row_number() OVER (PARTITION BY window ORDER BY transfers DESC, collection) AS BIGINT) AS rank
+FROM by_collection
+WHERE transfers > 0 AND collection IS NOT NULL;
+
+-- One row a rank: the rank is the key, so that a collection which falls out of the top leaves nothing behind.
+CREATE VIEW top_collections_by_sales AS
+SELECT window, rank, max(collection) AS collection, max(latest) AS latest, max(sales) AS sales,
+       max(coalesce(usd, 0)) AS usd, max(coalesce(eth, 0)) AS eth, max(floor_usd) AS floor_usd,
+       max(CASE WHEN usd < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36)) THEN usd END
+           / NULLIF(assets_in_usd, 0)) AS avg_usd
+FROM collections_by_sales
+WHERE rank <= ${top}
+GROUP BY window, rank;
+
+CREATE VIEW top_collections_by_transfers AS
+SELECT window, rank, max(collection) AS collection, max(latest) AS latest, max(transfers) AS transfers,
+       max(items_transferred) AS items_transferred
+FROM collections_by_transfers
+WHERE rank <= ${top}
+GROUP BY window, rank;
+
+CREATE VIEW by_asset AS
+SELECT window,
+       collection,
+       nft_id,
+       max(event_time) AS latest,
+       max(item_name) AS item_name,
+       max(item_url) AS item_url,
+       max(image_url) AS image_url,
+       count(*) FILTER (WHERE transferred) AS transfers,
+       count(*) FILTER (WHERE sold) AS sales,
+       coalesce(sum(amount_usd) FILTER (WHERE sold), 0) AS usd
+FROM traded
+WHERE (transferred OR sold) AND nft_id IS NOT NULL
+GROUP BY window(event_time, '${window}'), collection, nft_id;
+
+CREATE VIEW distinct_assets AS
+SELECT window, collection, max(latest) AS latest, count(*) AS assets
+FROM by_asset
+WHERE sales > 0
+GROUP BY window, collection;
+
+CREATE VIEW ranked_by_sales AS
+SELECT *, CAST(row_number() OVER (PARTITION BY window, collection ORDER BY usd DESC, nft_id) AS BIGINT) AS rank
+FROM by_asset
+WHERE sales > 0;
+
+CREATE VIEW ranked_by_transfers AS
+SELECT *, CAST(row_number() OVER (PARTITION BY window, collection ORDER BY transfers DESC, nft_id) AS BIGINT) AS rank
+FROM by_asset
+WHERE transfers > 0;
+
+-- One row a rank: the rank is the key, so that an asset which falls out of the top leaves nothing behind.
+CREATE VIEW top_by_sales AS
+SELECT window, collection, rank, max(nft_id) AS nft_id, max(item_name) AS item_name, max(item_url) AS item_url,
+       max(image_url) AS image_url, max(latest) AS latest, max(usd) AS usd
+FROM ranked_by_sales
+WHERE rank <= CASE WHEN window.end IS NULL THEN ${top_assets_all_time} ELSE ${top_assets} END
+GROUP BY window, collection, rank;
+
+CREATE VIEW top_by_transfers AS
+SELECT window, collection, rank, max(nft_id) AS nft_id, max(item_name) AS item_name, max(item_url) AS item_url,
+       max(image_url) AS image_url, max(latest) AS latest, max(transfers) AS transfers
+FROM ranked_by_transfers
+WHERE window.end IS NOT NULL OR rank <= ${top_assets_all_time}
+GROUP BY window, collection, rank;
+
+INSERT INTO `${global_topic}`
+SELECT window.start AS window_start,
+       window.end AS window_end,
+       concat(metric, '__${window_name}') AS metric,
+       coalesce(window.end, latest) AS timestamp,
+       '' AS collection,
+       CAST(NULL AS BIGINT) AS rank,
+       CAST(CASE metric
+           WHEN 'total_number_of_events' THEN CAST(events AS VARCHAR)
+           WHEN 'total_transfers' THEN CAST(transfers AS VARCHAR)
+           WHEN 'total_items_transferred' THEN CAST(coalesce(items_transferred, 0) AS VARCHAR)
+           WHEN 'total_sales' THEN CAST(sales AS VARCHAR)
+           WHEN 'unpriced_sales' THEN CAST(unpriced_sales AS VARCHAR)
+           WHEN 'total_assets_sold' THEN CAST(coalesce(assets_sold, 0) AS VARCHAR)
+           WHEN 'total_eth_volume' THEN CAST(CAST(coalesce(eth, 0) AS DECIMAL(76, 18)) AS VARCHAR)
+           WHEN 'total_usd_volume' THEN CAST(CAST(coalesce(usd, 0) AS DECIMAL(76, 18)) AS VARCHAR)
+           WHEN 'total_distinct_collections_sold' THEN CAST(collections_sold AS VARCHAR)
+           WHEN 'total_listings' THEN CAST(listings AS VARCHAR)
+           WHEN 'total_bids' THEN CAST(bids AS VARCHAR)
+           WHEN 'total_offers' THEN CAST(offers AS VARCHAR)
+           WHEN 'total_cancellations' THEN CAST(cancellations AS VARCHAR)
+       END AS DOUBLE) AS value
+FROM totals CROSS JOIN (VALUES
+    ('total_number_of_events'), ('total_transfers'), ('total_items_transferred'), ('total_sales'), ('unpriced_sales'),
+    ('total_assets_sold'), ('total_eth_volume'), ('total_usd_volume'), ('total_distinct_collections_sold'),
+    ('total_listings'), ('total_bids'), ('total_offers'), ('total_cancellations')
+) AS metrics (metric)
+UNION ALL
+SELECT window.start, window.end, concat('top_collections_by_sales_volume_', metric, '__${window_name}'),
+       coalesce(window.end, latest), collection, rank,
+       CAST(CASE metric
+           WHEN 'sales_count' THEN CAST(sales AS VARCHAR)
+           WHEN 'eth_volume' THEN CAST(CAST(eth AS DECIMAL(76, 18)) AS VARCHAR)
+           WHEN 'floor_usd_price' THEN CAST(CAST(floor_usd AS DECIMAL(76, 18)) AS VARCHAR)
+           WHEN 'avg_usd_price' THEN CAST(CAST(avg_usd AS DECIMAL(76, 18)) AS VARCHAR)
+           ELSE CAST(CAST(usd AS DECIMAL(76, 18)) AS VARCHAR)
+       END AS DOUBLE)
+-- The volume also under the name that the pages of all time ask for, where it is no price.
+FROM top_collections_by_sales CROSS JOIN (VALUES
+    ('usd_volume'), ('usd_price'), ('eth_volume'), ('sales_count'), ('floor_usd_price'), ('avg_usd_price')
+) AS metrics (metric)
+UNION ALL
+SELECT window.start, window.end, concat('top_collections_by_transfers_volume_', metric, '__${window_name}'),
+       coalesce(window.end, latest), collection, rank,
+       CAST(CASE metric
+           WHEN 'transfers_count' THEN CAST(transfers AS VARCHAR)
+           ELSE CAST(coalesce(items_transferred, 0) AS VARCHAR)
+       END AS DOUBLE)
+FROM top_collections_by_transfers CROSS JOIN (VALUES ('transfers_count'), ('items_transferred')) AS metrics (metric);
+
+INSERT INTO `${collections_topic}`
+SELECT window.start AS window_start,
+       window.end AS window_end,
+       concat('collection_', metric, '__${window_name}') AS metric,
+       coalesce(window.end, latest) AS timestamp,
+       collection,
+       CAST(NULL AS BIGINT) AS rank,
+       CAST(CASE metric
+           WHEN 'total_number_of_events' THEN CAST(events AS VARCHAR)
+           WHEN 'total_transfers' THEN CAST(transfers AS VARCHAR)
+           WHEN 'total_items_transferred' THEN CAST(coalesce(items_transferred, 0) AS VARCHAR)
+           WHEN 'total_sales_count' THEN CAST(sales AS VARCHAR)
+           WHEN 'unpriced_sales' THEN CAST(unpriced_sales AS VARCHAR)
+           WHEN 'total_assets_sold' THEN CAST(coalesce(assets_sold, 0) AS VARCHAR)
+           WHEN 'total_eth_volume' THEN CAST(CAST(coalesce(eth, 0) AS DECIMAL(76, 18)) AS VARCHAR)
+           WHEN 'total_usd_volume' THEN CAST(CAST(coalesce(usd, 0) AS DECIMAL(76, 18)) AS VARCHAR)
+           WHEN 'floor_assets_eth_price' THEN CAST(CAST(floor_eth AS DECIMAL(76, 18)) AS VARCHAR)
+           WHEN 'floor_assets_usd_price' THEN CAST(CAST(floor_usd AS DECIMAL(76, 18)) AS VARCHAR)
+           WHEN 'avg_assets_eth_price' THEN CAST(CAST(
+               CASE WHEN eth < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36)) THEN eth END
+               / NULLIF(assets_in_eth, 0) AS DECIMAL(76, 18)) AS VARCHAR)
+           WHEN 'avg_assets_usd_price' THEN CAST(CAST(
+               CASE WHEN usd < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36)) THEN usd END
+               / NULLIF(assets_in_usd, 0) AS DECIMAL(76, 18)) AS VARCHAR)
+           WHEN 'total_listings' THEN CAST(listings AS VARCHAR)
+           WHEN 'floor_listings_eth_price' THEN CAST(CAST(listing_floor_eth AS DECIMAL(76, 18)) AS VARCHAR)
+           WHEN 'floor_listings_usd_price' THEN CAST(CAST(listing_floor_usd AS DECIMAL(76, 18)) AS VARCHAR)
+           WHEN 'total_bids' THEN CAST(bids AS VARCHAR)
+           WHEN 'total_offers' THEN CAST(offers AS VARCHAR)
+           WHEN 'total_cancellations' THEN CAST(cancellations AS VARCHAR)
+       END AS DOUBLE) AS value,
+       CAST(NULL AS VARCHAR) AS nft_id,
+       CAST(NULL AS VARCHAR) AS asset_name,
+       CAST(NULL AS VARCHAR) AS asset_url,
+       CAST(NULL AS VARCHAR) AS image_url
+FROM by_collection CROSS JOIN (VALUES
+    ('total_number_of_events'), ('total_transfers'), ('total_items_transferred'), ('total_sales_count'),
+    ('unpriced_sales'), ('total_assets_sold'), ('total_eth_volume'), ('total_usd_volume'),
+    ('floor_assets_eth_price'), ('floor_assets_usd_price'), ('avg_assets_eth_price'), ('avg_assets_usd_price'),
+    ('total_listings'), ('floor_listings_eth_price'), ('floor_listings_usd_price'), ('total_bids'), ('total_offers'),
+    ('total_cancellations')
+) AS metrics (metric)
+UNION ALL
+SELECT window.start, window.end, 'collection_total_distinct_assets_sold__${window_name}',
+       coalesce(window.end, latest), collection, NULL, CAST(assets AS DOUBLE), NULL, NULL, NULL, NULL
+FROM distinct_assets
+UNION ALL
+-- The name of the windowed rows, and the one that the pages of all time ask for.
+SELECT window.start, window.end, concat('collection_top_assets_by_', metric, '__${window_name}'),
+       coalesce(window.end, latest), collection, rank, CAST(CAST(CAST(usd AS DECIMAL(76, 18)) AS VARCHAR) AS DOUBLE),
+       nft_id, coalesce(item_name, nft_id), item_url, image_url
+FROM top_by_sales CROSS JOIN (VALUES ('sales_volume'), ('usd_volume')) AS metrics (metric)
+UNION ALL
+SELECT window.start, window.end, 'collection_top_assets_by_transfers__${window_name}',
+       coalesce(window.end, latest), collection, rank, CAST(transfers AS DOUBLE),
+       nft_id, coalesce(item_name, nft_id), item_url, image_url
+FROM top_by_transfers
