@@ -29,11 +29,13 @@ SELECT window.start AS window_start,
        CAST(coalesce(sum(amount_usd) FILTER (WHERE sold), 0) AS DECIMAL(76, 18)) AS total_usd_volume,
        CAST(min(unit_eth) FILTER (WHERE sold) AS DECIMAL(76, 18)) AS floor_assets_eth_price,
        CAST(min(unit_usd) FILTER (WHERE sold) AS DECIMAL(76, 18)) AS floor_assets_usd_price,
-       CAST(CASE WHEN sum(amount_eth) FILTER (WHERE sold) < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36))
+       CAST(CASE WHEN sum(amount_eth) FILTER (WHERE sold)
+            < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36))
             THEN sum(amount_eth) FILTER (WHERE sold) END
             / NULLIF(sum(quantity) FILTER (WHERE sold AND amount_eth IS NOT NULL), 0) AS DECIMAL(76, 18))
             AS avg_assets_eth_price,
-       CAST(CASE WHEN sum(amount_usd) FILTER (WHERE sold) < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36))
+       CAST(CASE WHEN sum(amount_usd) FILTER (WHERE sold)
+            < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36))
             THEN sum(amount_usd) FILTER (WHERE sold) END
             / NULLIF(sum(quantity) FILTER (WHERE sold AND amount_usd IS NOT NULL), 0) AS DECIMAL(76, 18))
             AS avg_assets_usd_price,

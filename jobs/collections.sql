@@ -30,8 +30,12 @@ SELECT window,
        sum(quantity) FILTER (WHERE sold) AS assets_sold,
        sum(amount_eth) FILTER (WHERE sold) AS eth,
        sum(amount_usd) FILTER (WHERE sold) AS usd,
-       sum(quantity) FILTER (WHERE sold AND amount_eth IS NOT NULL) AS assets_in_eth,
-       sum(quantity) FILTER (WHERE sold AND amount_usd IS NOT NULL) AS assets_in_usd,
+       CASE WHEN sum(amount_eth) FILTER (WHERE sold) < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36))
+            THEN sum(amount_eth) FILTER (WHERE sold) END
+            / NULLIF(sum(quantity) FILTER (WHERE sold AND amount_eth IS NOT NULL), 0) AS avg_eth,
+       CASE WHEN sum(amount_usd) FILTER (WHERE sold) < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36))
+            THEN sum(amount_usd) FILTER (WHERE sold) END
+            / NULLIF(sum(quantity) FILTER (WHERE sold AND amount_usd IS NOT NULL), 0) AS avg_usd,
        min(unit_eth) FILTER (WHERE sold) AS floor_eth,
        min(unit_usd) FILTER (WHERE sold) AS floor_usd,
        min(unit_eth) FILTER (WHERE listed) AS listing_floor_eth,
@@ -42,6 +46,37 @@ SELECT window,
        count(*) FILTER (WHERE cancelled) AS cancellations
 FROM traded
 GROUP BY window(event_time, '${window}'), collection;
+
+CREATE VIEW collection_metrics AS
+SELECT window, latest, collection, 'total_number_of_events' AS metric,
+    CAST(events AS DOUBLE) AS value FROM by_collection
+UNION ALL SELECT window, latest, collection, 'total_transfers', CAST(transfers AS DOUBLE) FROM by_collection
+UNION ALL SELECT window, latest, collection, 'total_items_transferred',
+    CAST(CAST(coalesce(items_transferred, 0) AS VARCHAR) AS DOUBLE) FROM by_collection
+UNION ALL SELECT window, latest, collection, 'total_sales_count', CAST(sales AS DOUBLE) FROM by_collection
+UNION ALL SELECT window, latest, collection, 'unpriced_sales', CAST(unpriced_sales AS DOUBLE) FROM by_collection
+UNION ALL SELECT window, latest, collection, 'total_assets_sold',
+    CAST(CAST(coalesce(assets_sold, 0) AS VARCHAR) AS DOUBLE) FROM by_collection
+UNION ALL SELECT window, latest, collection, 'total_eth_volume',
+    CAST(CAST(CAST(coalesce(eth, 0) AS DECIMAL(76, 18)) AS VARCHAR) AS DOUBLE) FROM by_collection
+UNION ALL SELECT window, latest, collection, 'total_usd_volume',
+    CAST(CAST(CAST(coalesce(usd, 0) AS DECIMAL(76, 18)) AS VARCHAR) AS DOUBLE) FROM by_collection
+UNION ALL SELECT window, latest, collection, 'floor_assets_eth_price',
+    CAST(CAST(CAST(floor_eth AS DECIMAL(76, 18)) AS VARCHAR) AS DOUBLE) FROM by_collection
+UNION ALL SELECT window, latest, collection, 'floor_assets_usd_price',
+    CAST(CAST(CAST(floor_usd AS DECIMAL(76, 18)) AS VARCHAR) AS DOUBLE) FROM by_collection
+UNION ALL SELECT window, latest, collection, 'avg_assets_eth_price',
+    CAST(CAST(CAST(avg_eth AS DECIMAL(76, 18)) AS VARCHAR) AS DOUBLE) FROM by_collection
+UNION ALL SELECT window, latest, collection, 'avg_assets_usd_price',
+    CAST(CAST(CAST(avg_usd AS DECIMAL(76, 18)) AS VARCHAR) AS DOUBLE) FROM by_collection
+UNION ALL SELECT window, latest, collection, 'total_listings', CAST(listings AS DOUBLE) FROM by_collection
+UNION ALL SELECT window, latest, collection, 'floor_listings_eth_price',
+    CAST(CAST(CAST(listing_floor_eth AS DECIMAL(76, 18)) AS VARCHAR) AS DOUBLE) FROM by_collection
+UNION ALL SELECT window, latest, collection, 'floor_listings_usd_price',
+    CAST(CAST(CAST(listing_floor_usd AS DECIMAL(76, 18)) AS VARCHAR) AS DOUBLE) FROM by_collection
+UNION ALL SELECT window, latest, collection, 'total_bids', CAST(bids AS DOUBLE) FROM by_collection
+UNION ALL SELECT window, latest, collection, 'total_offers', CAST(offers AS DOUBLE) FROM by_collection
+UNION ALL SELECT window, latest, collection, 'total_cancellations', CAST(cancellations AS DOUBLE) FROM by_collection;
 
 CREATE VIEW by_asset AS
 SELECT window,
@@ -95,41 +130,12 @@ SELECT window.start AS window_start,
        coalesce(window.end, latest) AS timestamp,
        collection,
        CAST(NULL AS BIGINT) AS rank,
-       CAST(CASE metric
-           WHEN 'total_number_of_events' THEN CAST(events AS VARCHAR)
-           WHEN 'total_transfers' THEN CAST(transfers AS VARCHAR)
-           WHEN 'total_items_transferred' THEN CAST(coalesce(items_transferred, 0) AS VARCHAR)
-           WHEN 'total_sales_count' THEN CAST(sales AS VARCHAR)
-           WHEN 'unpriced_sales' THEN CAST(unpriced_sales AS VARCHAR)
-           WHEN 'total_assets_sold' THEN CAST(coalesce(assets_sold, 0) AS VARCHAR)
-           WHEN 'total_eth_volume' THEN CAST(CAST(coalesce(eth, 0) AS DECIMAL(76, 18)) AS VARCHAR)
-           WHEN 'total_usd_volume' THEN CAST(CAST(coalesce(usd, 0) AS DECIMAL(76, 18)) AS VARCHAR)
-           WHEN 'floor_assets_eth_price' THEN CAST(CAST(floor_eth AS DECIMAL(76, 18)) AS VARCHAR)
-           WHEN 'floor_assets_usd_price' THEN CAST(CAST(floor_usd AS DECIMAL(76, 18)) AS VARCHAR)
-           WHEN 'avg_assets_eth_price' THEN CAST(CAST(
-               CASE WHEN eth < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36)) THEN eth END
-               / NULLIF(assets_in_eth, 0) AS DECIMAL(76, 18)) AS VARCHAR)
-           WHEN 'avg_assets_usd_price' THEN CAST(CAST(
-               CASE WHEN usd < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36)) THEN usd END
-               / NULLIF(assets_in_usd, 0) AS DECIMAL(76, 18)) AS VARCHAR)
-           WHEN 'total_listings' THEN CAST(listings AS VARCHAR)
-           WHEN 'floor_listings_eth_price' THEN CAST(CAST(listing_floor_eth AS DECIMAL(76, 18)) AS VARCHAR)
-           WHEN 'floor_listings_usd_price' THEN CAST(CAST(listing_floor_usd AS DECIMAL(76, 18)) AS VARCHAR)
-           WHEN 'total_bids' THEN CAST(bids AS VARCHAR)
-           WHEN 'total_offers' THEN CAST(offers AS VARCHAR)
-           WHEN 'total_cancellations' THEN CAST(cancellations AS VARCHAR)
-       END AS DOUBLE) AS value,
+       value,
        CAST(NULL AS VARCHAR) AS nft_id,
        CAST(NULL AS VARCHAR) AS asset_name,
        CAST(NULL AS VARCHAR) AS asset_url,
        CAST(NULL AS VARCHAR) AS image_url
-FROM by_collection CROSS JOIN (VALUES
-    ('total_number_of_events'), ('total_transfers'), ('total_items_transferred'), ('total_sales_count'),
-    ('unpriced_sales'), ('total_assets_sold'), ('total_eth_volume'), ('total_usd_volume'),
-    ('floor_assets_eth_price'), ('floor_assets_usd_price'), ('avg_assets_eth_price'), ('avg_assets_usd_price'),
-    ('total_listings'), ('floor_listings_eth_price'), ('floor_listings_usd_price'), ('total_bids'), ('total_offers'),
-    ('total_cancellations')
-) AS metrics (metric)
+FROM collection_metrics
 UNION ALL
 SELECT window.start, window.end, 'collection_total_distinct_assets_sold__${window_name}',
        coalesce(window.end, latest), collection, NULL, CAST(assets AS DOUBLE), NULL, NULL, NULL, NULL

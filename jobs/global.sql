@@ -27,7 +27,9 @@ SELECT window,
        sum(quantity) FILTER (WHERE sold) AS assets_sold,
        sum(amount_eth) FILTER (WHERE sold) AS eth,
        sum(amount_usd) FILTER (WHERE sold) AS usd,
-       sum(quantity) FILTER (WHERE sold AND amount_usd IS NOT NULL) AS assets_in_usd,
+       CASE WHEN sum(amount_usd) FILTER (WHERE sold) < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36))
+            THEN sum(amount_usd) FILTER (WHERE sold) END
+            / NULLIF(sum(quantity) FILTER (WHERE sold AND amount_usd IS NOT NULL), 0) AS avg_usd,
        min(unit_usd) FILTER (WHERE sold) AS floor_usd,
        count(*) FILTER (WHERE listed) AS listings,
        count(*) FILTER (WHERE bid) AS bids,
@@ -59,8 +61,7 @@ WHERE transfers > 0 AND collection IS NOT NULL;
 CREATE VIEW top_by_sales AS
 SELECT window, rank, max(collection) AS collection, max(latest) AS latest, max(sales) AS sales,
        max(coalesce(usd, 0)) AS usd, max(coalesce(eth, 0)) AS eth, max(floor_usd) AS floor_usd,
-       max(CASE WHEN usd < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36)) THEN usd END
-           / NULLIF(assets_in_usd, 0)) AS avg_usd
+       max(avg_usd) AS avg_usd
 FROM collections_by_sales
 WHERE rank <= ${top}
 GROUP BY window, rank;
@@ -72,51 +73,58 @@ FROM collections_by_transfers
 WHERE rank <= ${top}
 GROUP BY window, rank;
 
+CREATE VIEW total_metrics AS
+SELECT window, latest, 'total_number_of_events' AS metric, CAST(events AS DOUBLE) AS value FROM totals
+UNION ALL SELECT window, latest, 'total_transfers', CAST(transfers AS DOUBLE) FROM totals
+UNION ALL SELECT window, latest, 'total_items_transferred',
+    CAST(CAST(coalesce(items_transferred, 0) AS VARCHAR) AS DOUBLE) FROM totals
+UNION ALL SELECT window, latest, 'total_sales', CAST(sales AS DOUBLE) FROM totals
+UNION ALL SELECT window, latest, 'unpriced_sales', CAST(unpriced_sales AS DOUBLE) FROM totals
+UNION ALL SELECT window, latest, 'total_assets_sold',
+    CAST(CAST(coalesce(assets_sold, 0) AS VARCHAR) AS DOUBLE) FROM totals
+UNION ALL SELECT window, latest, 'total_eth_volume',
+    CAST(CAST(CAST(coalesce(eth, 0) AS DECIMAL(76, 18)) AS VARCHAR) AS DOUBLE) FROM totals
+UNION ALL SELECT window, latest, 'total_usd_volume',
+    CAST(CAST(CAST(coalesce(usd, 0) AS DECIMAL(76, 18)) AS VARCHAR) AS DOUBLE) FROM totals
+UNION ALL SELECT window, latest, 'total_distinct_collections_sold', CAST(collections_sold AS DOUBLE) FROM totals
+UNION ALL SELECT window, latest, 'total_listings', CAST(listings AS DOUBLE) FROM totals
+UNION ALL SELECT window, latest, 'total_bids', CAST(bids AS DOUBLE) FROM totals
+UNION ALL SELECT window, latest, 'total_offers', CAST(offers AS DOUBLE) FROM totals
+UNION ALL SELECT window, latest, 'total_cancellations', CAST(cancellations AS DOUBLE) FROM totals;
+
+-- The volume also under the name that the pages of all time ask for, where it is no price.
+CREATE VIEW sales_metrics AS
+SELECT window, latest, rank, collection, 'usd_volume' AS metric,
+    CAST(CAST(CAST(usd AS DECIMAL(76, 18)) AS VARCHAR) AS DOUBLE) AS value FROM top_by_sales
+UNION ALL SELECT window, latest, rank, collection, 'usd_price',
+    CAST(CAST(CAST(usd AS DECIMAL(76, 18)) AS VARCHAR) AS DOUBLE) FROM top_by_sales
+UNION ALL SELECT window, latest, rank, collection, 'eth_volume',
+    CAST(CAST(CAST(eth AS DECIMAL(76, 18)) AS VARCHAR) AS DOUBLE) FROM top_by_sales
+UNION ALL SELECT window, latest, rank, collection, 'sales_count', CAST(sales AS DOUBLE) FROM top_by_sales
+UNION ALL SELECT window, latest, rank, collection, 'floor_usd_price',
+    CAST(CAST(CAST(floor_usd AS DECIMAL(76, 18)) AS VARCHAR) AS DOUBLE) FROM top_by_sales
+UNION ALL SELECT window, latest, rank, collection, 'avg_usd_price',
+    CAST(CAST(CAST(avg_usd AS DECIMAL(76, 18)) AS VARCHAR) AS DOUBLE) FROM top_by_sales;
+
+CREATE VIEW transfers_metrics AS
+SELECT window, latest, rank, collection, 'transfers_count' AS metric,
+    CAST(transfers AS DOUBLE) AS value FROM top_by_transfers
+UNION ALL SELECT window, latest, rank, collection, 'items_transferred',
+    CAST(CAST(coalesce(items_transferred, 0) AS VARCHAR) AS DOUBLE) FROM top_by_transfers;
+
 SELECT window.start AS window_start,
        window.end AS window_end,
        concat(metric, '__${window_name}') AS metric,
        coalesce(window.end, latest) AS timestamp,
        '' AS collection,
        CAST(NULL AS BIGINT) AS rank,
-       CAST(CASE metric
-           WHEN 'total_number_of_events' THEN CAST(events AS VARCHAR)
-           WHEN 'total_transfers' THEN CAST(transfers AS VARCHAR)
-           WHEN 'total_items_transferred' THEN CAST(coalesce(items_transferred, 0) AS VARCHAR)
-           WHEN 'total_sales' THEN CAST(sales AS VARCHAR)
-           WHEN 'unpriced_sales' THEN CAST(unpriced_sales AS VARCHAR)
-           WHEN 'total_assets_sold' THEN CAST(coalesce(assets_sold, 0) AS VARCHAR)
-           WHEN 'total_eth_volume' THEN CAST(CAST(coalesce(eth, 0) AS DECIMAL(76, 18)) AS VARCHAR)
-           WHEN 'total_usd_volume' THEN CAST(CAST(coalesce(usd, 0) AS DECIMAL(76, 18)) AS VARCHAR)
-           WHEN 'total_distinct_collections_sold' THEN CAST(collections_sold AS VARCHAR)
-           WHEN 'total_listings' THEN CAST(listings AS VARCHAR)
-           WHEN 'total_bids' THEN CAST(bids AS VARCHAR)
-           WHEN 'total_offers' THEN CAST(offers AS VARCHAR)
-           WHEN 'total_cancellations' THEN CAST(cancellations AS VARCHAR)
-       END AS DOUBLE) AS value
-FROM totals CROSS JOIN (VALUES
-    ('total_number_of_events'), ('total_transfers'), ('total_items_transferred'), ('total_sales'), ('unpriced_sales'),
-    ('total_assets_sold'), ('total_eth_volume'), ('total_usd_volume'), ('total_distinct_collections_sold'),
-    ('total_listings'), ('total_bids'), ('total_offers'), ('total_cancellations')
-) AS metrics (metric)
+       value
+FROM total_metrics
 UNION ALL
 SELECT window.start, window.end, concat('top_collections_by_sales_volume_', metric, '__${window_name}'),
-       coalesce(window.end, latest), collection, rank,
-       CAST(CASE metric
-           WHEN 'sales_count' THEN CAST(sales AS VARCHAR)
-           WHEN 'eth_volume' THEN CAST(CAST(eth AS DECIMAL(76, 18)) AS VARCHAR)
-           WHEN 'floor_usd_price' THEN CAST(CAST(floor_usd AS DECIMAL(76, 18)) AS VARCHAR)
-           WHEN 'avg_usd_price' THEN CAST(CAST(avg_usd AS DECIMAL(76, 18)) AS VARCHAR)
-           ELSE CAST(CAST(usd AS DECIMAL(76, 18)) AS VARCHAR)
-       END AS DOUBLE)
--- The volume also under the name that the pages of all time ask for, where it is no price.
-FROM top_by_sales CROSS JOIN (VALUES
-    ('usd_volume'), ('usd_price'), ('eth_volume'), ('sales_count'), ('floor_usd_price'), ('avg_usd_price')
-) AS metrics (metric)
+       coalesce(window.end, latest), collection, rank, value
+FROM sales_metrics
 UNION ALL
 SELECT window.start, window.end, concat('top_collections_by_transfers_volume_', metric, '__${window_name}'),
-       coalesce(window.end, latest), collection, rank,
-       CAST(CASE metric
-           WHEN 'transfers_count' THEN CAST(transfers AS VARCHAR)
-           ELSE CAST(coalesce(items_transferred, 0) AS VARCHAR)
-       END AS DOUBLE)
-FROM top_by_transfers CROSS JOIN (VALUES ('transfers_count'), ('items_transferred')) AS metrics (metric)
+       coalesce(window.end, latest), collection, rank, value
+FROM transfers_metrics

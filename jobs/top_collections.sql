@@ -26,7 +26,9 @@ SELECT window,
        sum(quantity) FILTER (WHERE sold) AS assets_sold,
        sum(amount_eth) FILTER (WHERE sold) AS eth,
        sum(amount_usd) FILTER (WHERE sold) AS usd,
-       sum(quantity) FILTER (WHERE sold AND amount_usd IS NOT NULL) AS assets_in_usd,
+       CASE WHEN sum(amount_usd) FILTER (WHERE sold) < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36))
+            THEN sum(amount_usd) FILTER (WHERE sold) END
+            / NULLIF(sum(quantity) FILTER (WHERE sold AND amount_usd IS NOT NULL), 0) AS avg_usd,
        min(unit_usd) FILTER (WHERE sold) AS floor_usd,
        count(*) FILTER (WHERE listed) AS listings,
        count(*) FILTER (WHERE bid) AS bids,
@@ -58,8 +60,7 @@ SELECT window.start AS window_start,
        max(sales) AS sales_count,
        max(unpriced_sales) AS unpriced_sales,
        CAST(max(floor_usd) AS DECIMAL(76, 18)) AS floor_usd_price,
-       CAST(max(CASE WHEN usd < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36)) THEN usd END
-            / NULLIF(assets_in_usd, 0)) AS DECIMAL(76, 18)) AS avg_usd_price,
+       CAST(max(avg_usd) AS DECIMAL(76, 18)) AS avg_usd_price,
        max(transfers) AS transfers_count,
        max(coalesce(items_transferred, 0)) AS items_transferred
 FROM ranked

@@ -18,8 +18,8 @@ import sys
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "python"))
 
-import market  # noqa: E402
 import market_frames  # noqa: E402
+import market_jobs  # noqa: E402
 
 SIZE_SECS, SLIDE_SECS = 3600, 1200
 START = 1704067200  # 2024-01-01T00:00:00Z
@@ -184,16 +184,16 @@ def main():
 def market_cases(name, made):
     """Every job of the market over an hour; over hours that slide, and over all time, some."""
     write(HERE / "_inputs" / (name + ".jsonl"), made)
-    events = list(market.read(json.dumps(one) for one in made))
+    events = list(market_jobs.read(json.dumps(one) for one in made))
     assert len(events) == len(made), "an event is there twice"
-    wide = list(market.WIDE)
+    wide = list(market_jobs.WIDE)
     cases = [(job, job, 3600, 1200 if job in wide else 3600) for job in [*wide, "global", "collections", "all"]]
     cases += [(job + "_all_time", job, None, None) for job in [*wide, "all"]]
     if name != "market":
         cases = [(name, "collections", 3600, 3600), (name + "_all_time", "collections", None, None)]
     for folder, job, size, slide in cases:
         outputs = collections.defaultdict(list)
-        for output, row in market.answer(job, events, size, slide, market.options()):
+        for output, row in market_jobs.answer(job, events, size, slide, market_jobs.options()):
             outputs[".%s" % output if job == "all" else ""].append(row)
         for output, rows in outputs.items():
             write(HERE / folder / ("expected%s.jsonl" % output), rows)

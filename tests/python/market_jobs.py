@@ -1,6 +1,6 @@
 """Computes what the market's jobs must give, from raw frames and by definition alone, in whole numbers.
 
-    python3 tests/python/market.py JOB FRAMES.jsonl SIZE_SECONDS|all [SLIDE_SECONDS] [--top N] [--top-assets N]
+    python3 tests/python/market_jobs.py JOB FRAMES.jsonl SIZE_SECONDS|all [SLIDE_SECONDS] [--top N] [--top-assets N]
 
 Prints the rows of JOB as JSON lines; of `all`, each with the key `output`, and of `wide`, which is all jobs with a column a
 metric, with the key `job`. Frames are read here anew (forms, prices,

@@ -1,4 +1,4 @@
-//! The market's jobs: batch and stream against `tests/python/market.py`, which reads the frames anew, and the commands
+//! The market's jobs: batch and stream against `tests/python/market_jobs.py`, which reads the frames anew, and the commands
 //! of opensea-data-streaming with nothing changed but the program's name.
 
 mod commands;
@@ -41,7 +41,7 @@ fn made_up(dir: &Path, arguments: &[&str]) -> Option<PathBuf> {
 
 /// The script's rows; those of several jobs or outputs by its name.
 fn answers(job: &str, frames: &Path, windows: &[&str]) -> Option<BTreeMap<String, Vec<Value>>> {
-    let rows = finish(script("market.py")?.arg(job).arg(frames).args(windows)).success().ndjson();
+    let rows = finish(script("market_jobs.py")?.arg(job).arg(frames).args(windows)).success().ndjson();
     let mut answers: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for mut row in rows {
         let object = row.as_object_mut().expect("a row");
