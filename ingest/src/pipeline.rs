@@ -190,3 +190,72 @@ pub(crate) async fn create(log: &dyn topic::Log, name: &str, partitions: i32, mo
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use event::layout::OPENSEA_RAW_TOPIC;
+    use event::{Clock, MarketEvent};
+    use tempfile::TempDir;
+    use topic::{EmbeddedLog, StoredRecord, Tail};
+
+    use super::*;
+
+    async fn read(components: &Components, topic: &str) -> Vec<StoredRecord> {
+        let mut tail = Tail::whole(components.log.as_ref(), topic).await.expect("a topic");
+        let mut read = Vec::new();
+        while let Some(records) = tail.next().await.expect("records") {
+            read.extend(records);
+        }
+        read
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn frames_of_the_market_come_in_whole_in_their_order_and_once() {
+        let dir = TempDir::new().expect("a directory");
+        let log = EmbeddedLog::open(dir.path(), Clock::system()).expect("a log");
+        let components = Components { log: Arc::new(log), clock: Clock::system(), counters: Arc::default() };
+        let settings = IntakeSettings {
+            topic: OPENSEA_RAW_TOPIC.to_owned(),
+            partitions: 1,
+            verifiers: 1,
+            ids_dir: Some(dir.path().join("ids")),
+            ..IntakeSettings::default()
+        };
+        let event = |order: u32| {
+            format!(
+                r#"{{"event_type":"item_listed","payload":{{"event_timestamp":"2026-01-01T00:00:00Z","order_hash":"{order}"}}}}"#
+            )
+        };
+        let framed = |order: u32| format!(r#"["1",null,"collection:*","item_listed",{}]"#, event(order));
+        let control = r#"["1","1","collection:*","phx_reply",{"status":"ok","response":{}}]"#;
+        for again in 0..2 {
+            let mut pipeline =
+                Pipeline::open(&settings, &components, CancellationToken::new()).await.expect("a pipeline");
+            let bounds = Bounds { room_kib: 64, spill_dir: None, spill_bytes: 0, lanes: 1 };
+            let intake = pipeline.intake(&components.counters, bounds);
+            let lane = intake.lane(&components.counters.relay(&"wss://stream.example.org/socket".into()));
+            for order in 0..300 {
+                for frame in [framed(order), event(order), control.to_owned(), "[junk]".to_owned()] {
+                    intake.frame(&lane, frame.into(), 1_000 + i64::from(order)).await.expect("taken");
+                }
+            }
+            drop((intake, lane));
+            pipeline.finish().await.expect("published");
+            let records = read(&components, OPENSEA_RAW_TOPIC).await;
+            assert_eq!(records.len(), 300, "run {again}");
+            for (order, record) in (0..).zip(&records) {
+                let frame = framed(order);
+                assert_eq!(record.value.as_deref(), Some(frame.as_bytes()));
+                let id = MarketEvent::parse_event(frame.as_bytes()).expect("an event").id();
+                assert_eq!(record.key.as_deref(), Some(id.to_string().as_bytes()));
+                assert_eq!(record.timestamp_ms, 1_000 + i64::from(order));
+                let header = |name: &str| record.header(name).unwrap_or_default().to_owned();
+                let said = ["source", "relay", "received_at", "phase"].map(header);
+                let received_at = (1_000 + order).to_string();
+                assert_eq!(said, ["opensea", "wss://stream.example.org/socket", received_at.as_str(), "live"]);
+            }
+            assert_eq!(read(&components, &rejected_topic(OPENSEA_RAW_TOPIC)).await.len(), 1);
+            assert_eq!(components.counters.snapshot().filtered, 300 * (again + 1));
+        }
+    }
+}

@@ -4,7 +4,7 @@ mod minio {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use event::Clock;
+    use event::{Clock, Table};
     use ingest::lake::{Catalog, CompactProgress, CompactSettings, compact, expire, sweep};
     use processor::lake::{LakeTable, VerifyProgress, VerifySettings, verify};
     use tests::lake_contract::{Bench, HOUR, NOW, TOPIC, small};

@@ -1,12 +1,12 @@
 //! Amounts: decimals of any length, exact, until they are rounded once into their column.
 //!
-//! A price has up to 76 digits and a rate as many, so that their product is wider than any column; it is rounded half
+//! A price has up to 76 digits and a rate up to 100, so that their product is wider than any column; it is rounded half
 //! away from zero at the 36th place. Negative numbers do not occur: they are refused, or no rates.
 
 use arrow::datatypes::i256;
 use num_bigint::BigUint;
 
-use super::{DIGITS_MAX, PriceBasis};
+use super::{PriceBasis, is_digits};
 use crate::rejection::{Reason, Rejection};
 
 /// Decimal places of amounts.
@@ -15,7 +15,9 @@ const AMOUNT_PLACES: i64 = 36;
 const RATE_PLACES: i64 = 18;
 /// Digits of a rate's column.
 const RATE_DIGITS_MAX: u32 = 38;
-/// Powers of ten beyond which a number of at most 152 digits is either far too large or nothing.
+/// Longer is no rate: its digits would take time, and say nothing.
+const RATE_CHARACTERS_MAX: usize = 100;
+/// Powers of ten beyond which a number of at most 176 digits is either far too large or nothing.
 const SHIFT_MAX: i64 = 400;
 
 /// A decimal as it was sent: `digits` · 10^`exponent`, more than zero.
@@ -23,38 +25,31 @@ const SHIFT_MAX: i64 = 400;
 pub(super) struct Rate {
     digits: BigUint,
     exponent: i64,
+    /// In units of 10^-18, rounded.
+    pub(super) column: i128,
 }
 
 impl Rate {
-    /// Reads `1805.279999999999973000`, `5e-8`; none where it is zero, negative, of more than 76 significant digits, or
-    /// no number.
+    /// Reads `1805.279999999999973000`, `5e-8`; none where it is zero, negative, 10^20 or more, of more than 100
+    /// characters, or no number.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
             Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
             None => (text, 0),
         };
         let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-        if !(whole.len() + fraction.len() > 0
-            && whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()))
-        {
+        let digits = [whole, fraction].concat();
+        if text.len() > RATE_CHARACTERS_MAX || !is_digits(&digits) {
             return None;
         }
-        let digits = [whole, fraction].concat();
         let significant = digits.trim_end_matches('0');
         let cut = i64::try_from(digits.len() - significant.len()).ok()?;
-        let significant = significant.trim_start_matches('0');
-        if significant.is_empty() || significant.len() > DIGITS_MAX {
-            return None;
-        }
         let places = i64::try_from(fraction.len()).ok()?;
         let digits = BigUint::parse_bytes(significant.as_bytes(), 10)?;
-        Some(Self { digits, exponent: i64::from(exponent) + cut - places })
-    }
-
-    /// In units of 10^-18; none where a column of 38 digits cannot hold it.
-    pub(super) fn column(&self) -> Option<i128> {
-        let scaled = shifted(&self.digits, self.exponent + RATE_PLACES)?;
-        i128::try_from(&scaled).ok().filter(|scaled| *scaled < 10_i128.pow(RATE_DIGITS_MAX))
+        let exponent = i64::from(exponent) + cut - places;
+        let scaled = shifted(&digits, exponent + RATE_PLACES)?;
+        let column = i128::try_from(&scaled).ok().filter(|scaled| *scaled < 10_i128.pow(RATE_DIGITS_MAX))?;
+        Some(Self { digits, exponent, column })
     }
 }
 

@@ -268,7 +268,8 @@ impl<'a> MarketEvent<'a> {
             None => whole("base_price", payload.base_price)?,
             sold => sold,
         };
-        let decimals = token.decimals.and_then(|raw| unquoted(raw.get()).parse().ok());
+        let decimals = token.decimals.map(|raw| unquoted(raw.get())).filter(|places| is_digits(places));
+        let decimals = decimals.and_then(|places| places.parse().ok());
         let payment_decimals = decimals.filter(|places| (0..=255).contains(places));
         let (eth, usd) = (rate(token.eth_price), rate(token.usd_price));
         let price_basis = price.and_then(|_| PriceBasis::of(&event_type, event_time));
@@ -294,8 +295,8 @@ impl<'a> MarketEvent<'a> {
             payment_token: text(token.address).map(address),
             payment_symbol: text(token.symbol),
             payment_decimals,
-            eth_price: eth.as_ref().and_then(Rate::column),
-            usd_price: usd.as_ref().and_then(Rate::column),
+            eth_price: eth.as_ref().map(|rate| rate.column),
+            usd_price: usd.as_ref().map(|rate| rate.column),
             price_basis,
             amount: worth.amount()?,
             amount_eth: worth.at("ETH", eth.as_ref())?,
