@@ -16,6 +16,7 @@ mod lake_readers;
 mod lake_upkeep;
 mod main_job;
 mod market;
+mod market_jobs;
 mod memory;
 mod readme;
 mod relays;
