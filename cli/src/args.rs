@@ -39,7 +39,7 @@ Exit codes:
   0    done, or drained cleanly after the first Ctrl-C or SIGTERM
   1    failed
   2    the command line, a setting or a job is wrong
-  3    a broker, relay or store cannot be reached
+  3    a broker, relay, store or database cannot be reached
   4    stored data is not what it should be
   5    the checkpoint does not fit the job
   6    another process took over
@@ -53,6 +53,7 @@ pub(crate) enum Command {
     Ingest(Box<ingest::Args>),
     Batch(Box<batch::Args>),
     Stream(Box<stream::Args>),
+    Sink(Box<stream::sink::SinkArgs>),
     Sql(sql::Args),
     Events(Box<events::Args>),
     Explain(explain::ExplainArgs),
@@ -76,6 +77,7 @@ impl Command {
             Self::Lake(args) => args.service(),
             Self::Ingest(args) => args.service(),
             Self::Stream(args) => args.service(),
+            Self::Sink(args) => args.service(),
             _ => false,
         }
     }
@@ -87,6 +89,7 @@ impl Command {
             Self::Ingest(args) => Box::pin(ingest::run(*args, shutdown)).await,
             Self::Batch(args) => Box::pin(batch::run(*args, shutdown)).await,
             Self::Stream(args) => Box::pin(stream::run(*args, shutdown)).await,
+            Self::Sink(args) => Box::pin(stream::sink::run(*args, shutdown)).await,
             Self::Sql(args) => Box::pin(sql::run(args, shutdown)).await,
             Self::Events(args) => Box::pin(events::run(*args, shutdown)).await,
             Self::Explain(args) => Box::pin(explain::explain(args)).await,

@@ -274,7 +274,7 @@ impl Job {
     }
 
     /// The columns of an output; those that are a window's are never NULL.
-    fn written_schema(&self, output: usize) -> Schema {
+    pub(crate) fn written_schema(&self, output: usize) -> Schema {
         let query = &self.plan.queries[output];
         let fields = query.schema.fields().iter().zip(&query.origins);
         let fields = fields
