@@ -12,7 +12,7 @@ check: ## form, lints and documentation, without tests
 fmt: ## format everything
 	cargo fmt --all
 
-test: ## every test, on a real Kafka and a real MinIO
+test: ## every test, on a real Kafka, MinIO and PostgreSQL
 	tests/run
 
 quick: ## every test that needs no service

@@ -43,7 +43,7 @@ Exit codes:
   0    done, or drained cleanly after the first Ctrl-C or SIGTERM
   1    failed
   2    the command line, a setting or a job is wrong
-  3    a broker, relay or store cannot be reached
+  3    a broker, relay, store or database cannot be reached
   4    stored data is not what it should be
   5    the checkpoint does not fit the job
   6    another process took over
@@ -60,6 +60,7 @@ pub(crate) enum Command {
     Global(market::Args),
     Collections(market::Args),
     All(market::Args),
+    Sink(Box<stream::sink::SinkArgs>),
     Sql(sql::Args),
     Events(Box<events::Args>),
     Explain(explain::ExplainArgs),
@@ -83,6 +84,7 @@ impl Command {
             Self::Lake(args) => args.service(),
             Self::Ingest(args) => args.service(),
             Self::Stream(args) => args.service(),
+            Self::Sink(args) => args.service(),
             _ => false,
         }
     }
@@ -97,6 +99,7 @@ impl Command {
             Self::Global(_) | Self::Collections(_) | Self::All(_) => {
                 Err(Failure::new(Code::Failed, "a command that is short for another was not spelt out"))
             }
+            Self::Sink(args) => Box::pin(stream::sink::run(*args, shutdown)).await,
             Self::Sql(args) => Box::pin(sql::run(args, shutdown)).await,
             Self::Events(args) => Box::pin(events::run(*args, shutdown)).await,
             Self::Explain(args) => Box::pin(explain::explain(args)).await,

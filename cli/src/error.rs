@@ -16,7 +16,7 @@ pub(crate) enum Code {
     Failed = 1,
     /// The command line, a setting or a job is wrong.
     Usage = 2,
-    /// A broker, relay or store cannot be reached.
+    /// A broker, relay, store or database cannot be reached.
     Unavailable = 3,
     /// Stored data is not what it should be.
     Data = 4,

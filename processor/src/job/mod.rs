@@ -281,7 +281,7 @@ impl Job {
     }
 
     /// The columns of an output; those that are a window's are never NULL, but over all time.
-    fn written_schema(&self, output: usize) -> Schema {
+    pub(crate) fn written_schema(&self, output: usize) -> Schema {
         let query = &self.plan.queries[output];
         let bounded = query.kind == Kind::Windowed;
         let fields = query.schema.fields().iter().zip(&query.origins);
