@@ -24,9 +24,10 @@ use crate::frame::event_in;
 use crate::metrics::{Counters, add};
 use crate::parcel::{Arrival, Held, Outgoing, Phase, Source};
 use crate::pipeline::Pipeline;
-use crate::rejected::{self, Refused, Whole};
+use crate::rejected::{self, Refused};
 use crate::settings::FileSettings;
 use crate::verifier::{Rules, Verdict};
+use crate::whole::Whole;
 
 use lines::{Line, Texts};
 
