@@ -16,6 +16,7 @@ pub mod real_relay;
 pub mod scripted_relay;
 pub mod signed;
 pub mod sim;
+pub mod small_disk;
 pub mod stage;
 pub mod wire;
 
