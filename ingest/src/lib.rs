@@ -48,6 +48,7 @@ mod settings;
 mod sighting;
 mod spill;
 mod verifier;
+mod whole;
 
 use std::sync::Arc;
 

@@ -18,6 +18,7 @@ pub mod scripted_phoenix;
 pub mod scripted_relay;
 pub mod signed;
 pub mod sim;
+pub mod small_disk;
 pub mod stage;
 pub mod traffic;
 pub mod wire;

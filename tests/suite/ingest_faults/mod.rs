@@ -7,6 +7,7 @@
 //! fails when it has not happened soon.
 
 mod connection;
+mod disk;
 mod gate;
 mod group;
 mod hostile;

@@ -60,6 +60,11 @@ impl Place {
         Some(Self { services: Some(services), ..Self::embedded() })
     }
 
+    /// A directory below the data directory: `log`, `lake`.
+    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
     /// Where the store is, `http://host:port`.
     pub(super) fn store_endpoint(&self) -> &str {
         &self.services.as_ref().expect("a place with a store").store.endpoint
