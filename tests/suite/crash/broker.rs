@@ -76,13 +76,32 @@ impl Broker {
     /// Starts one; none, loudly, where the tests run without a real Kafka.
     pub(crate) fn start(settings: &[&str]) -> Option<Self> {
         kafka()?;
+        Some(Self::by("start", settings))
+    }
+
+    /// Starts two of one cluster, in which the second leads some of the partitions whenever it is there, and may be
+    /// ended; the first decides who leads.
+    pub(crate) fn pair() -> Option<(Self, Self)> {
+        let first = Self::start(&[
+            "default.replication.factor=2",
+            "offsets.topic.replication.factor=2",
+            "transaction.state.log.replication.factor=2",
+            "transaction.state.log.num.partitions=4",
+            "leader.imbalance.check.interval.seconds=1",
+            "leader.imbalance.per.broker.percentage=0",
+        ])?;
+        let second = Self::by("join", &[first.dir.path().to_str().expect("a path of letters")]);
+        Some((first, second))
+    }
+
+    fn by(command: &str, arguments: &[&str]) -> Self {
         let dir = TempDir::new().expect("a directory");
         let mut broker = Self { dir, address: String::new() };
-        broker.script("start", settings);
+        broker.script(command, arguments);
         let env = std::fs::read_to_string(broker.dir.path().join("env")).expect("the broker's address");
         let address = env.trim().strip_prefix("export TIDEGATE_TEST_KAFKA=").expect("one variable");
         address.clone_into(&mut broker.address);
-        Some(broker)
+        broker
     }
 
     /// Starts it again, with the data and on the port that it had; returns how long it took until it served.

@@ -78,6 +78,12 @@ mod kafka {
         }
 
         #[test]
+        fn a_job_outlives_a_leader() {
+            let _turn = alone();
+            outage::a_leader_is_killed();
+        }
+
+        #[test]
         fn a_job_outlives_its_transaction() {
             let _turn = alone();
             outage::the_broker_freezes_for_longer_than_a_transaction_lasts();

@@ -39,6 +39,24 @@ pub(super) fn the_broker_is_killed() {
     trial.finish(Some(process));
 }
 
+/// Of two brokers the one that leads some of the partitions, of the raw topic and of the outputs.
+pub(super) fn a_leader_is_killed() {
+    let Some((first, second)) = Broker::pair() else { return };
+    let brokers = format!("{},{}", first.address, second.address);
+    let Some(mut trial) = Trial::begin("leader killed", Subject::Kinds, Some(&brokers)) else { return };
+    let mut process = trial.start_and_settle();
+    for _ in 0..soak().unwrap_or(2) {
+        amid_a_commit(&mut trial);
+        second.signal("KILL");
+        goes_on(&process, &process.heard());
+        amid_a_commit(&mut trial);
+        second.restart();
+        goes_on(&process, &process.heard());
+    }
+    assert!(process.alive());
+    trial.finish(Some(process));
+}
+
 pub(super) fn the_broker_freezes_for_longer_than_a_transaction_lasts() {
     // The broker looks for transactions that have lasted too long every ten seconds by default.
     let Some(broker) = Broker::start(&["transaction.abort.timed.out.transaction.cleanup.interval.ms=500"]) else {
