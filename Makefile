@@ -1,5 +1,5 @@
 # Short names for the doors of the house; .ci/run and tests/run are the real ones.
-.PHONY: help check fmt test quick ci quickstart up down
+.PHONY: help check fmt test quick fuzz ci quickstart up down
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -12,7 +12,7 @@ check: ## form, lints and documentation, without tests
 fmt: ## format everything
 	cargo fmt --all
 
-test: ## every test, on a real Kafka and a real MinIO
+test: ## every test, on a real Kafka, MinIO and PostgreSQL
 	tests/run
 
 quick: ## every test that needs no service
@@ -20,6 +20,9 @@ quick: ## every test that needs no service
 
 ci: ## what a change has to pass
 	.ci/run
+
+fuzz: ## readers of strangers' bytes, a minute each
+	tests/fuzz 60
 
 quickstart: ## the main job on generated traffic, for a minute
 	cargo run -p cli -- quickstart --duration 60s

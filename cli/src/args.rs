@@ -2,10 +2,14 @@
 //!
 //! Each subcommand's own options stand in its file.
 
+mod market;
+
 use clap::{Parser, Subcommand};
+use market::Environment;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::Failure;
+use crate::error::{Code, Failure};
+use crate::progress::note;
 use crate::{
     admin, batch, events, explain, ingest, keygen, lake, publish, quickstart, relay, relays, sql, stream, test, topic,
     up, verify,
@@ -39,7 +43,7 @@ Exit codes:
   0    done, or drained cleanly after the first Ctrl-C or SIGTERM
   1    failed
   2    the command line, a setting or a job is wrong
-  3    a broker, relay or store cannot be reached
+  3    a broker, relay, store or database cannot be reached
   4    stored data is not what it should be
   5    the checkpoint does not fit the job
   6    another process took over
@@ -53,6 +57,10 @@ pub(crate) enum Command {
     Ingest(Box<ingest::Args>),
     Batch(Box<batch::Args>),
     Stream(Box<stream::Args>),
+    Global(market::Args),
+    Collections(market::Args),
+    All(market::Args),
+    Sink(Box<stream::sink::SinkArgs>),
     Sql(sql::Args),
     Events(Box<events::Args>),
     Explain(explain::ExplainArgs),
@@ -76,6 +84,7 @@ impl Command {
             Self::Lake(args) => args.service(),
             Self::Ingest(args) => args.service(),
             Self::Stream(args) => args.service(),
+            Self::Sink(args) => args.service(),
             _ => false,
         }
     }
@@ -87,6 +96,10 @@ impl Command {
             Self::Ingest(args) => Box::pin(ingest::run(*args, shutdown)).await,
             Self::Batch(args) => Box::pin(batch::run(*args, shutdown)).await,
             Self::Stream(args) => Box::pin(stream::run(*args, shutdown)).await,
+            Self::Global(_) | Self::Collections(_) | Self::All(_) => {
+                Err(Failure::new(Code::Failed, "a command that is short for another was not spelt out"))
+            }
+            Self::Sink(args) => Box::pin(stream::sink::run(*args, shutdown)).await,
             Self::Sql(args) => Box::pin(sql::run(args, shutdown)).await,
             Self::Events(args) => Box::pin(events::run(*args, shutdown)).await,
             Self::Explain(args) => Box::pin(explain::explain(args)).await,
@@ -101,6 +114,25 @@ impl Command {
             Self::Relays(args) => relays::run(args).await,
             Self::Admin(args) => Box::pin(admin::run(args)).await,
         }
+    }
+}
+
+impl Cli {
+    /// What the command line says; a command that is short for another is spelt out, and says so.
+    ///
+    /// # Errors
+    /// Of such a command, what is wrong with it; otherwise the process ends with the usage.
+    pub(crate) fn of_command_line() -> Result<Self, Failure> {
+        let cli = Self::parse();
+        let (job, args) = match cli.command {
+            Command::Global(args) => ("global", args),
+            Command::Collections(args) => ("collections", args),
+            Command::All(args) => ("all", args),
+            command => return Ok(Self { command, ..cli }),
+        };
+        let meant = args.meant(job, cli.log_level.as_deref(), &Environment::read())?;
+        meant.notes.iter().for_each(|line| note(line));
+        Ok(Self::parse_from(std::iter::once("tidegate".to_owned()).chain(meant.words)))
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use event::{Clock, EventTime};
 use indicatif::ProgressBar;
+use processor::database::{Database, DatabaseSink};
 use processor::run::{BatchProgress, BatchSettings, BatchSummary, batch};
 use processor::{Job, TopicSink};
 use tokio::task::JoinSet;
@@ -19,6 +20,7 @@ use crate::output::{FormatArgs, Rows};
 use crate::place::{LogArgs, RawArgs};
 use crate::progress::{bar, counted, note, watched};
 use crate::sql::warn_of_unreadable;
+use crate::stream::sink::SinkUrl;
 
 /// Runs a job over the lake, once, and prints its windows or writes them to a topic.
 ///
@@ -33,7 +35,8 @@ Examples:
     --timestamp-end 2024-07-28T12:00:00
   tidegate batch kinds '1 hour' --kafka-topic nostr-kinds \\
     --raw-events-s3-uri s3a://raw-data/topics/nostr-event \\
-    --kafka-brokers kafka:19092 -l INFO")]
+    --kafka-brokers kafka:19092 -l INFO
+  tidegate batch kinds '1 hour' --sink postgres://me@localhost/rows")]
 pub(crate) struct Args {
     #[command(flatten)]
     job: JobArgs,
@@ -50,7 +53,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TOPIC")]
     kafka_topic: Option<String>,
 
-    /// Print the windows even where a topic is named, and write none
+    /// Write the windows to tables of this PostgreSQL database instead of printing them:
+    /// postgres://user@host:port/database; a password that is not in it comes from PGPASSWORD or a pgpass file
+    #[arg(long, value_name = "URL")]
+    sink: Option<SinkUrl>,
+
+    /// Print the windows even where a topic or a database is named, and write none
     #[arg(long)]
     debug: bool,
 
@@ -77,8 +85,9 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     }
     let started = Instant::now();
     let job = args.job.plan().await?;
+    let database = args.sink.as_ref().filter(|_| !args.debug).map(SinkUrl::database).transpose()?;
     let lake = args.raw.table(job.table(), &args.log)?;
-    let mut target = Target::open(&args, &job).await?;
+    let mut target = Target::open(&args, &job, database.as_ref()).await?;
     let settings =
         BatchSettings { from: args.timestamp_start, until: args.timestamp_end, threads: threads(args.threads) };
     let progress = Arc::new(BatchProgress::default());
@@ -107,36 +116,42 @@ pub(crate) fn threads(asked: usize) -> usize {
     }
 }
 
-/// Where the rows go: each output to its topic, or to the console.
+/// Where the rows go: each output to its topic and its table, or to the console.
 struct Target<'a> {
     console: Vec<Option<Rows<Stdout>>>,
-    /// Rows are held until the end: a batch goes to its topics in one transaction or not at all.
-    topics: Option<(TopicSink<'a>, Vec<(usize, RecordBatch)>)>,
+    topics: Option<TopicSink<'a>>,
+    tables: Option<DatabaseSink<'a>>,
+    /// Rows are held until the end: a batch goes to its topics in one transaction or not at all, and so to its tables.
+    held: Vec<(usize, RecordBatch)>,
 }
 
 impl<'a> Target<'a> {
-    async fn open(args: &Args, job: &'a Job) -> Result<Self, Failure> {
+    async fn open(args: &Args, job: &'a Job, database: Option<&Database>) -> Result<Self, Failure> {
         let named = args.kafka_topic.is_some() || job.outputs().iter().any(|output| output.name.is_some());
+        let clock = Clock::system();
+        // The database first: whether it takes the rows is known before anything else is opened.
+        let tables = match database {
+            Some(database) => Some(DatabaseSink::open(database, job, clock.clone()).await?),
+            None => None,
+        };
         let topics = if named && !args.debug {
-            let clock = Clock::system();
             let log = args.log.open(&clock).await?;
-            Some((TopicSink::open(log, job, args.kafka_topic.as_deref(), clock).await?, Vec::new()))
+            Some(TopicSink::open(log, job, args.kafka_topic.as_deref(), clock).await?)
         } else {
             None
         };
         let mut console = Vec::new();
         for (number, output) in job.outputs().iter().enumerate() {
-            let to_topic = topics.as_ref().is_some_and(|(sink, _)| sink.takes(number));
-            console.push(if to_topic { None } else { Some(args.format.printer(Arc::clone(&output.schema))?) });
+            let elsewhere = tables.is_some() || topics.as_ref().is_some_and(|sink| sink.takes(number));
+            console.push(if elsewhere { None } else { Some(args.format.printer(Arc::clone(&output.schema))?) });
         }
-        Ok(Self { console, topics })
+        Ok(Self { console, topics, tables, held: Vec::new() })
     }
 
     fn take(&mut self, output: usize, rows: RecordBatch) -> processor::Result<()> {
-        match (&mut self.console[output], &mut self.topics) {
-            (Some(console), _) => console.write(&rows).map_err(unprintable)?,
-            (None, Some((_, held))) => held.push((output, rows)),
-            (None, None) => {}
+        match &mut self.console[output] {
+            Some(console) => console.write(&rows).map_err(unprintable)?,
+            None => self.held.push((output, rows)),
         }
         Ok(())
     }
@@ -145,12 +160,19 @@ impl<'a> Target<'a> {
         for console in self.console.into_iter().flatten() {
             console.finish()?;
         }
-        if let Some((mut sink, held)) = self.topics {
-            for (output, batch) in held {
-                sink.write(output, &batch).await?;
+        if let Some(mut sink) = self.topics {
+            for (output, batch) in &self.held {
+                sink.write(*output, batch).await?;
             }
             let rows = sink.finish().await?;
             tracing::info!(rows, "rows written");
+        }
+        if let Some(mut sink) = self.tables {
+            for (output, batch) in &self.held {
+                sink.write(*output, batch)?;
+            }
+            let rows = sink.finish().await?;
+            tracing::info!(rows, "rows written to tables that were not there just so");
         }
         Ok(())
     }

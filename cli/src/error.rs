@@ -16,7 +16,7 @@ pub(crate) enum Code {
     Failed = 1,
     /// The command line, a setting or a job is wrong.
     Usage = 2,
-    /// A broker, relay or store cannot be reached.
+    /// A broker, relay, store or database cannot be reached, or takes nothing.
     Unavailable = 3,
     /// Stored data is not what it should be.
     Data = 4,
@@ -177,7 +177,7 @@ impl From<::topic::Error> for Failure {
         use ::topic::ErrorKind;
         let code = match error.kind() {
             ErrorKind::Config | ErrorKind::NotFound => Code::Usage,
-            ErrorKind::Unavailable => Code::Unavailable,
+            ErrorKind::Unavailable | ErrorKind::Stopped => Code::Unavailable,
             ErrorKind::Data => Code::Data,
             ErrorKind::Fenced => Code::Fenced,
             ErrorKind::Internal => Code::Failed,
@@ -195,7 +195,7 @@ impl From<::ingest::Error> for Failure {
         use ::ingest::ErrorKind;
         let code = match error.kind() {
             ErrorKind::Config => Code::Usage,
-            ErrorKind::Unavailable => Code::Unavailable,
+            ErrorKind::Unavailable | ErrorKind::Stopped => Code::Unavailable,
             ErrorKind::Data => Code::Data,
             ErrorKind::Fenced => Code::Fenced,
             ErrorKind::Internal => Code::Failed,
@@ -221,7 +221,7 @@ impl From<processor::Error> for Failure {
         use processor::ErrorKind;
         let code = match error.kind() {
             ErrorKind::Config | ErrorKind::Job => Code::Usage,
-            ErrorKind::Unavailable => Code::Unavailable,
+            ErrorKind::Unavailable | ErrorKind::Stopped => Code::Unavailable,
             ErrorKind::Data => Code::Data,
             ErrorKind::Checkpoint => Code::Checkpoint,
             ErrorKind::Fenced => Code::Fenced,

@@ -9,6 +9,8 @@ use crate::error::Failure;
 use crate::job::JobArgs;
 use crate::place::{LogArgs, RawArgs};
 use crate::progress::{counted, note};
+use crate::stream::Mode;
+use crate::stream::sink::definitions;
 
 /// Shows how a job runs: topics, windows, panes, state, plans.
 #[derive(Debug, clap::Args)]
@@ -16,6 +18,7 @@ use crate::progress::{counted, note};
 Examples:
   tidegate explain kinds '1 hour' --slide-duration '10 minutes'
   tidegate explain kinds --json-schema
+  tidegate explain kinds --postgres-ddl
   tidegate explain my.sql --var limit=10")]
 pub(crate) struct ExplainArgs {
     #[command(flatten)]
@@ -28,6 +31,14 @@ pub(crate) struct ExplainArgs {
     /// Print the JSON Schema of the output instead
     #[arg(long)]
     json_schema: bool,
+
+    /// Print the definitions of the tables that --sink writes to instead
+    #[arg(long, conflicts_with = "json_schema")]
+    postgres_ddl: bool,
+
+    /// With --postgres-ddl: append, or update, which has a column `final`
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = Mode::Append, hide_possible_values = true)]
+    output_mode: Mode,
 }
 
 /// Checks a job, and that what it would read can be reached; writes nothing.
@@ -50,9 +61,10 @@ pub(crate) struct CheckArgs {
 /// Prints the plan.
 pub(crate) async fn explain(args: ExplainArgs) -> Result<(), Failure> {
     let job = args.job.plan().await?;
-    let text = match args.json_schema {
-        true => format!("{:#}", job.json_schema()),
-        false => job.explain(&job.table().topic(job.table().raw_topic()), args.kafka_topic.as_deref()),
+    let text = match (args.json_schema, args.postgres_ddl) {
+        (true, _) => format!("{:#}", job.json_schema()),
+        (_, true) => definitions(&job, args.output_mode)?,
+        _ => job.explain(&job.table().topic(job.table().raw_topic()), args.kafka_topic.as_deref()),
     };
     writeln!(io::stdout().lock(), "{}", text.trim_end())?;
     Ok(())

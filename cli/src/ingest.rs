@@ -1,14 +1,19 @@
-//! `tidegate ingest nostr|file|relays|redrive|coverage`: events into the raw topic, and by the lander on into the lake, in
+//! `tidegate ingest nostr|opensea|file|relays|redrive|coverage`: events into the raw topic, and by the lander on into the lake, in
 //! one process.
 
 mod coverage;
 mod group;
+pub(crate) mod opensea;
 mod redrive;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ::ingest::{Components, Counters, CountersSnapshot, FileSettings, IntakeSettings, Kinds, NostrSettings};
+use ::ingest::{
+    Components, Counters, CountersSnapshot, FileSettings, IntakeSettings, Kinds, NostrSettings, OpenSeaSettings,
+};
+use clap::ArgGroup;
+use event::layout::NOSTR_EVENT_TOPIC;
 use event::{Clock, EventTime, Span, Table};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +35,7 @@ pub(crate) const DEDUP_IDS_MAX: usize = 1_000_000;
 #[command(after_help = "\
 Examples:
   tidegate ingest nostr --relay wss://nos.lol
+  tidegate ingest opensea --collection cryptopunks
   tidegate ingest file events.jsonl.gz
   tidegate ingest relays --geo-db GeoLite2-City.mmdb
   tidegate ingest coverage")]
@@ -41,6 +47,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Source {
     Nostr(Box<NostrArgs>),
+    Opensea(Box<opensea::Args>),
     File(Box<FileArgs>),
     Relays(Box<crate::relays::FollowArgs>),
     Redrive(Box<redrive::Args>),
@@ -52,6 +59,7 @@ impl Args {
     pub(crate) const fn service(&self) -> bool {
         match &self.source {
             Source::Nostr(args) => !args.once,
+            Source::Opensea(_) => true,
             Source::Relays(args) => args.service(),
             Source::File(_) | Source::Redrive(_) | Source::Coverage(_) => false,
         }
@@ -62,14 +70,7 @@ impl Args {
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct RelayArgs {
     /// Relay URL, ws:// or wss://; repeatable, or separated by commas
-    #[arg(
-        long = "relay",
-        value_name = "URL",
-        value_delimiter = ',',
-        env = "TIDEGATE_RELAYS",
-        hide_env_values = true,
-        required_unless_present = "relay_file"
-    )]
+    #[arg(long = "relay", value_name = "URL", value_delimiter = ',', env = "TIDEGATE_RELAYS", hide_env_values = true)]
     pub(crate) relays: Vec<String>,
 
     /// File of relays, a URL a line, `paused` behind those that are not to be followed now, # before a comment; it is
@@ -80,6 +81,7 @@ pub(crate) struct RelayArgs {
 
 /// Lands events from Nostr relays: what they send live, then what they have stored.
 #[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new("followed").args(["relays", "relay_file"]).required(true).multiple(true)))]
 #[command(after_help = "\
 Examples:
   tidegate ingest nostr --relay wss://nos.lol,wss://relay.damus.io
@@ -164,6 +166,12 @@ pub(crate) struct BoundsArgs {
 }
 
 impl BoundsArgs {
+    /// The same for OpenSea's stream, which has as much of its own.
+    pub(crate) fn bound_stream(&self, settings: OpenSeaSettings, log: &LogArgs) -> OpenSeaSettings {
+        let spill_dir = Some(log.data_dir.join("spill"));
+        OpenSeaSettings { room_bytes: self.room, spill_dir, spill_bytes_max: self.spill, ..settings }
+    }
+
     /// The same in settings.
     pub(crate) fn bound(&self, settings: NostrSettings, log: &LogArgs) -> NostrSettings {
         let spill_dir = Some(log.data_dir.join("spill"));
@@ -311,6 +319,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
             let source = ::ingest::nostr(settings, components.clone(), shutdown.clone());
             land_behind(source, &intake, &args.land, &args.log, components, shutdown).await
         }
+        Source::Opensea(args) => Box::pin(opensea::run(*args, shutdown)).await,
         Source::File(args) => {
             let if_free = args.log.brokers().is_some() && !args.take_over;
             let intake = IntakeSettings { if_free, ..args.intake.settings_of(&args.table, &args.log)? };
@@ -347,23 +356,24 @@ pub(crate) async fn land_behind(
         Some(location) => Some(Landers::start(land.settings(intake), &components, &location, shutdown)?),
         None => None,
     };
-    let ticker = Ticker::start({
-        let counters = Arc::clone(&counters);
-        move || totals(&counters.snapshot())
-    });
+    let line = {
+        let (counters, topic) = (Arc::clone(&counters), intake.topic.clone());
+        move || totals(&counters.snapshot(), &topic)
+    };
+    let ticker = Ticker::start(line.clone());
     let received = source.await.map_err(Failure::from);
     let landed = match lander {
         Some(lander) => lander.drain().await,
         None => Ok(()),
     };
     ticker.stop();
-    note(&totals(&counters.snapshot()));
+    note(&line());
     // The lander's failure stops the source, so it is the cause.
     landed.and(received)
 }
 
 /// One line: received 10,405 · copies 0 · published 10,403 · rejected 2 (future 2) · landed 10,403 rows in 12 objects.
-pub(crate) fn totals(counters: &CountersSnapshot) -> String {
+pub(crate) fn totals(counters: &CountersSnapshot, topic: &str) -> String {
     let mut parts = vec![
         format!("received {}", grouped(counters.received)),
         format!("copies {}", grouped(counters.copies)),
@@ -380,7 +390,8 @@ pub(crate) fn totals(counters: &CountersSnapshot) -> String {
     }
     parts.push(rejected(counters));
     if counters.gaps > 0 {
-        parts.push(format!("gaps {} (see tidegate ingest coverage)", grouped(counters.gaps)));
+        let of = if topic == NOSTR_EVENT_TOPIC { String::new() } else { format!(" --topic {topic}") };
+        parts.push(format!("gaps {} (see tidegate ingest coverage{of})", grouped(counters.gaps)));
     }
     let counted = |count: u64, one: &str, many: &str| match count {
         1 => one.to_owned(),
@@ -433,14 +444,16 @@ mod tests {
             spilled: 7_000,
             backfill_pauses: 1,
             relays_closed: 2,
+            gaps: 3,
             rejected: vec![(Reason::BadSignature, 1), (Reason::Future, 1)],
             landed_rows: 10_400,
             landed_objects: 12,
             ..CountersSnapshot::default()
         };
         assert_eq!(
-            totals(&counters),
+            totals(&counters, "mine.market"),
             "received 10,405 · copies 3 · published 10,400 · rejected 2 (bad_signature 1, future 1) · \
+             gaps 3 (see tidegate ingest coverage --topic mine.market) · \
              spilled 7,000 · stored events not asked for once · 2 relays closed for want of room · \
              landed 10,400 rows in 12 objects"
         );

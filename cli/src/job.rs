@@ -12,11 +12,12 @@ use crate::place::key_value;
 /// A job and what its file leaves open.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct JobArgs {
-    /// A built-in job (activity, dvm, hashtags, kinds, reactions, relays) or a path ending in .sql
+    /// A built-in job (activity, dvm, hashtags, kinds, reactions, relays; of the market global, collections, all,
+    /// market_totals, collection_totals, top_collections, top_assets) or a path ending in .sql
     pub(crate) job: String,
 
-    /// Length of a window, as '1 hour', 90s or PT1H30M [default: what the job file says]
-    #[arg(value_parser = Span::parse)]
+    /// Length of a window, as '1 hour', 90s or PT1H30M, or 'all time' [default: what the job file says]
+    #[arg(value_parser = Span::parse_window)]
     pub(crate) window: Option<Span>,
 
     /// Time between the starts of two windows [default: the window's length]

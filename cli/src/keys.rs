@@ -33,6 +33,12 @@ pub(crate) fn make() -> Result<SecretKey, Failure> {
 
 /// The key in the file at `path`, or on standard input for `-`: an nsec or 64 hex digits.
 pub(crate) fn read(path: &Path) -> Result<SecretKey, Failure> {
+    let (text, place) = contents(path)?;
+    nip19::secret_key(&text).map_err(|why| Failure::usage(format!("{place} holds no secret key: {why}")))
+}
+
+/// What the file at `path` holds, or standard input for `-`, and how that place is called.
+pub(crate) fn contents(path: &Path) -> Result<(String, String), Failure> {
     let mut text = String::new();
     let (read, place) = match path.as_os_str() == "-" {
         true => (io::stdin().take(FILE_BYTES_MAX).read_to_string(&mut text), "standard input".to_owned()),
@@ -43,7 +49,7 @@ pub(crate) fn read(path: &Path) -> Result<SecretKey, Failure> {
         }
     };
     read.map_err(|why| Failure::usage(format!("could not read a key from {place}: {why}")))?;
-    nip19::secret_key(&text).map_err(|why| Failure::usage(format!("{place} holds no secret key: {why}")))
+    Ok((text, place))
 }
 
 /// The key in the environment, if there is one.

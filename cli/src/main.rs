@@ -38,13 +38,10 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::args::Cli;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let outcome = logs::start(&cli).and_then(|()| run(cli));
+    let outcome = Cli::of_command_line().and_then(|cli| logs::start(&cli).and_then(|()| run(cli)));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

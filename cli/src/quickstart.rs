@@ -121,13 +121,14 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let lake = Location::Local(args.data_dir.join("lake"));
     let service = Service {
         directory: None,
-        nostr: NostrSettings {
+        nostr: Some(NostrSettings {
             relays,
             intake,
             spill_dir: Some(args.data_dir.join("spill")),
             ..NostrSettings::default()
-        },
-        lander: Some((vec![LanderSettings { age_max: ROTATE_AGE, ..LanderSettings::default() }], lake.clone())),
+        }),
+        opensea: None,
+        lander: Some((vec![vec![LanderSettings { age_max: ROTATE_AGE, ..LanderSettings::default() }]], lake.clone())),
         jobs: vec![stream_job(&args, job, &counts)?],
         components,
     };

@@ -1,13 +1,13 @@
 //! Ingest, lander, documents of relays and any number of stream jobs in one process, on one log: what `up` and
 //! `quickstart` run.
 //!
-//! The order of the end matters: the relays first, then the jobs, and the lander last, so that all that was published
+//! The order of the end matters: the sources first, then the jobs, and the lander last, so that all that was published
 //! has landed.
 
 use std::sync::Arc;
 
 use ::ingest::lake::LanderSettings;
-use ::ingest::{Components, NostrSettings};
+use ::ingest::{Components, NostrSettings, OpenSeaSettings};
 use processor::Job;
 use processor::run::StreamSettings;
 use tokio::task::JoinSet;
@@ -23,10 +23,12 @@ use crate::stream::Console;
 pub(crate) struct Service {
     /// Log, clock, counters.
     pub(crate) components: Components,
-    /// Which relays, and what is believed.
-    pub(crate) nostr: NostrSettings,
-    /// The landers, unless the lake is not wanted.
-    pub(crate) lander: Option<(Vec<LanderSettings>, Location)>,
+    /// Which relays, and what is believed; none follows no relay.
+    pub(crate) nostr: Option<NostrSettings>,
+    /// OpenSea's stream, if it is wanted.
+    pub(crate) opensea: Option<OpenSeaSettings>,
+    /// The landers of each source, unless the lake is not wanted.
+    pub(crate) lander: Option<(Vec<Vec<LanderSettings>>, Location)>,
     /// Documents of relays, if they are wanted.
     pub(crate) directory: Option<Directory>,
     /// Stream jobs, each with its own name.
@@ -44,11 +46,16 @@ impl Service {
     /// Runs until `shutdown`, then drains. The first station to fail stops the others.
     pub(crate) async fn run(self, shutdown: CancellationToken) -> Result<(), Failure> {
         let (stop, jobs_stop) = (shutdown.child_token(), CancellationToken::new());
-        ::ingest::create_topics(self.components.log.as_ref(), &self.nostr.intake).await?;
-        let lander = match self.lander {
-            Some((settings, location)) => Some(Landers::start(settings, &self.components, &location, stop.clone())?),
-            None => None,
-        };
+        let nostr = self.nostr.iter().map(|source| &source.intake);
+        for intake in nostr.chain(self.opensea.iter().map(|source| &source.intake)) {
+            ::ingest::create_topics(self.components.log.as_ref(), intake).await?;
+        }
+        let mut landers = Vec::new();
+        if let Some((sources, location)) = self.lander {
+            for settings in sources {
+                landers.push(Landers::start(settings, &self.components, &location, stop.clone())?);
+            }
+        }
         let mut jobs = JoinSet::new();
         for job in self.jobs {
             jobs.spawn(job.run(self.components.clone(), stop.clone(), jobs_stop.clone()));
@@ -56,19 +63,34 @@ impl Service {
         if let Some(directory) = self.directory {
             jobs.spawn(kept(directory, self.components.clone(), stop.clone(), jobs_stop.clone()));
         }
-        let received = ::ingest::nostr(self.nostr, self.components, stop).await.map_err(Failure::from);
+        let (with, until) = (self.components.clone(), stop.clone());
+        let relays = self.nostr.map(|settings| ::ingest::nostr(settings, with, until));
+        let (with, until) = (self.components, stop.clone());
+        let stream = self.opensea.map(|settings| ::ingest::opensea(settings, with, until));
+        let (relays, stream) = tokio::join!(Box::pin(source(relays, &stop)), Box::pin(source(stream, &stop)));
         jobs_stop.cancel();
         let mut outcome = Ok(());
         while let Some(ended) = jobs.join_next().await {
             outcome = outcome.and(ended.unwrap_or_else(|_| Err(Failure::new(Code::Failed, "a job panicked"))));
         }
-        let landed = match lander {
-            Some(lander) => lander.drain().await,
-            None => Ok(()),
-        };
-        // A station that failed has stopped the relays, so it is the cause.
-        outcome.and(landed).and(received)
+        for lander in landers {
+            outcome = outcome.and(lander.drain().await);
+        }
+        // A station that failed has stopped the sources, so it is the cause.
+        outcome.and(relays).and(stream)
     }
+}
+
+/// Runs a source, if there is one; should it fail, it stops the others.
+async fn source(
+    source: Option<impl Future<Output = ::ingest::Result<()>>>,
+    stop: &CancellationToken,
+) -> Result<(), Failure> {
+    let Some(source) = source else { return Ok(()) };
+    source.await.map_err(|error| {
+        stop.cancel();
+        Failure::from(error)
+    })
 }
 
 /// Documents of relays beside the jobs; like theirs, their failure stops the relays.

@@ -1,5 +1,7 @@
 //! `tidegate stream JOB [WINDOW]`: a job that follows the raw topic and emits each window once, when it closes.
 
+pub(crate) mod sink;
+
 use std::fs::File;
 use std::io::{BufWriter, Stdout, Write};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use event::{Clock, EventTime, Span};
 use indicatif::ProgressBar;
 use processor::Job;
+use processor::database::stream_into;
 use processor::run::{OutputMode, Start, StreamObserver, StreamProgress, StreamSettings};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +25,7 @@ use crate::job::{JobArgs, time};
 use crate::output::{FormatArgs, Rows};
 use crate::place::{LogArgs, RawArgs};
 use crate::progress::{counted, grouped, note, status, watched};
+use sink::SinkUrl;
 
 /// How often progress is told while nothing comes in.
 const QUIET_INTERVAL: Duration = Duration::from_secs(10);
@@ -48,7 +52,8 @@ Examples:
   tidegate stream hashtags '1 hour' --slide-duration '10 minutes' \\
     --watermark-duration '1 minute' --kafka-brokers kafka:19092 \\
     --kafka-topic nostr-hashtags \\
-    --checkpoint-dir s3a://processed-data/checkpoints")]
+    --checkpoint-dir s3a://processed-data/checkpoints
+  tidegate stream kinds '1 hour' --sink postgres://me@localhost/rows")]
 pub(crate) struct Args {
     #[command(flatten)]
     job: JobArgs,
@@ -87,6 +92,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TOPIC")]
     kafka_topic: Option<String>,
 
+    /// Write the windows to tables of this PostgreSQL database, postgres://user@host:port/database, by way of the topic
+    #[arg(long, value_name = "URL")]
+    sink: Option<SinkUrl>,
+
     /// Write late rows to this file as JSON lines
     #[arg(long, value_name = "FILE")]
     late_output: Option<PathBuf>,
@@ -122,7 +131,7 @@ pub(crate) struct Args {
 
 /// `--output-mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Mode {
+pub(crate) enum Mode {
     Append,
     Update,
     Complete,
@@ -139,7 +148,7 @@ enum ProgressAs {
 impl Args {
     /// Whether it runs until it is told to stop and prints no rows.
     pub(crate) const fn service(&self) -> bool {
-        !self.until_latest && self.kafka_topic.is_some() && !self.debug
+        !self.until_latest && (self.kafka_topic.is_some() || self.sink.is_some()) && !self.debug
     }
 }
 
@@ -157,6 +166,7 @@ pub(crate) fn start(text: &str) -> Result<Start, String> {
 pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let job = args.job.plan().await?;
     let clock = Clock::system();
+    let sink = args.sink.as_ref().filter(|_| !args.debug).map(SinkUrl::database).transpose()?;
     let log = args.log.open_within(&clock, Some(job.memory())).await?;
     let mode = match args.output_mode {
         Mode::Append => OutputMode::Append,
@@ -173,7 +183,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let lake = if args.start == Start::Lake { Some(args.raw.table(job.table(), &args.log)?) } else { None };
     let mut rows = Vec::new();
     for output in job.outputs() {
-        let to_topic = !args.debug && (output.name.is_some() || args.kafka_topic.is_some());
+        let to_topic = !args.debug && (output.name.is_some() || args.kafka_topic.is_some() || sink.is_some());
         let schema = printed(&output.schema, mode);
         rows.push(if to_topic { None } else { Some(args.format.printer(schema)?) });
     }
@@ -197,7 +207,10 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let counts = Arc::new(StreamCounts::default());
     let mut console = Console::new(rows, args.late_output.as_deref(), Arc::clone(&counts))?;
     console.tell(args.progress);
-    let summary = processor::run::stream(&job, log, clock, settings, &mut console, shutdown).await;
+    let summary = match &sink {
+        Some(sink) => stream_into(&job, log, clock, settings, sink, &mut console, shutdown).await,
+        None => processor::run::stream(&job, log, clock, settings, &mut console, shutdown).await,
+    };
     console.finish()?;
     let summary = summary?;
     note(&match summary.unreadable {

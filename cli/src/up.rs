@@ -1,8 +1,9 @@
-//! `tidegate up`: ingest, lander and jobs in one process, on the embedded log or on Kafka.
+//! `tidegate up`: sources, lander and jobs in one process, on the embedded log or on Kafka.
 
 use std::sync::Arc;
 
 use ::ingest::{IntakeSettings, NostrSettings};
+use clap::ArgGroup;
 use event::{Span, Table};
 use processor::run::{Start, StreamSettings};
 use processor::{Job, JobOptions};
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::checkpoints;
 use crate::error::Failure;
+use crate::ingest::opensea::StreamArgs;
 use crate::ingest::{BoundsArgs, IntakeArgs, RelayArgs, components, totals};
 use crate::job::plan;
 use crate::lake::LandArgs;
@@ -29,6 +31,7 @@ const JOB: &str = "<job>";
 /// Each job prints its closed windows, with its name as the first column, or writes them to the topic that
 /// --kafka-topic names.
 #[derive(Debug, clap::Args)]
+#[command(group(ArgGroup::new("followed").args(["relays", "relay_file", "opensea"]).required(true).multiple(true)))]
 #[command(after_help = "\
 Examples:
   tidegate up --relay wss://nos.lol --job kinds='1 hour'
@@ -36,10 +39,15 @@ Examples:
     --job kinds='1 minute' --job hashtags='1 hour/10 minutes' \\
     --watermark-duration '30 seconds'
   tidegate up --relay wss://nos.lol --job kinds --kafka-topic 'nostr-<job>' \\
-    --kafka-brokers localhost:9092 --lake s3://raw-data")]
+    --kafka-brokers localhost:9092 --lake s3://raw-data
+  OPENSEA_API_KEY=… tidegate up --opensea --job my-sales.sql='1 hour'")]
 pub(crate) struct Args {
     #[command(flatten)]
     relays: RelayArgs,
+
+    /// Follow OpenSea's stream too, or alone, into the topic OpenSeaRawEvents, as `tidegate ingest opensea` does
+    #[arg(long)]
+    opensea: bool,
 
     /// A job, with its window if wanted: kinds, kinds='1 hour', kinds='1 hour/10 minutes', my.sql='1 minute'; repeatable
     #[arg(long = "job", value_name = "JOB[=WINDOW[/SLIDE]]", value_parser = job_window)]
@@ -79,6 +87,8 @@ pub(crate) struct Args {
     bounds: BoundsArgs,
     #[command(flatten)]
     intake: IntakeArgs,
+    #[command(flatten, next_help_heading = "OpenSea's stream")]
+    stream: StreamArgs,
     #[command(flatten, next_help_heading = "Documents of relays")]
     directory: DirectoryArgs,
     #[command(flatten, next_help_heading = "Log")]
@@ -118,18 +128,17 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         return Err(Failure::usage("--nip11, --resolve and --allow-local are about documents of relays")
             .hint("--keep-relays keeps them"));
     }
+    if args.stream.given() && !args.opensea {
+        return Err(Failure::usage("--api-key-file, --collection and --all-collections are about OpenSea's stream")
+            .hint("--opensea follows it"));
+    }
+    if args.keep_relays && !args.follows_relays() {
+        return Err(Failure::usage("--keep-relays reads what relays bring").hint("--relay names one"));
+    }
     let jobs = plan_all(&args).await?;
-    if let Some(job) = jobs.iter().find(|job| job.table() == Table::Sightings).filter(|_| !args.sightings) {
-        return Err(Failure::usage(format!("job `{}` reads sightings, and none are kept", job.name()))
-            .hint("--sightings keeps them"));
-    }
-    if let Some(job) = jobs.iter().find(|job| job.table() == Table::Market) {
-        return Err(Failure::usage(format!(
-            "job `{}` reads the market, and only relays are followed here",
-            job.name()
-        ))
-        .hint("`tidegate stream` follows the topic of the market beside it"));
-    }
+    jobs.iter().try_for_each(|job| args.fills(job))?;
+    let opensea = args.opensea.then(|| args.stream.settings(&args.log)).transpose()?;
+    let opensea = opensea.map(|settings| args.bounds.bound_stream(settings, &args.log));
     let directory = args.keep_relays.then(|| args.directory.open(args.intake.topic(), false)).transpose()?;
     let kept = directory.as_ref().map(|directory| directory.counters());
     let components = components(&args.log).await?;
@@ -141,25 +150,49 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         stream_jobs.push(stream_job(&args, job, &checkpoints, &counts)?);
     }
     let intake = IntakeSettings { sightings: args.sightings, ..args.intake.settings(&args.log) };
-    let lander = args.land.location(&args.log)?.map(|location| (args.land.settings(&intake), location));
-    let nostr = NostrSettings {
+    let follows_relays = args.follows_relays();
+    let intakes = follows_relays.then_some(&intake).into_iter().chain(opensea.iter().map(|stream| &stream.intake));
+    let settings = intakes.map(|intake| args.land.settings(intake)).collect();
+    let lander = args.land.location(&args.log)?.map(|location| (settings, location));
+    let nostr = follows_relays.then(|| NostrSettings {
         relays: args.relays.relays,
         relay_file: args.relays.relay_file,
         intake,
         ..NostrSettings::default()
-    };
-    let nostr = args.bounds.bound(nostr, &args.log);
-    let service = Service { components, nostr, lander, directory, jobs: stream_jobs };
+    });
+    let nostr = nostr.map(|settings| args.bounds.bound(settings, &args.log));
+    let service = Service { components, nostr, opensea, lander, directory, jobs: stream_jobs };
     let line = {
+        // Gaps may be of either; with relays they are of theirs for the most part.
+        let topic = if follows_relays { args.intake.topic() } else { Table::Market.raw_topic() }.to_owned();
         let counts = Arc::clone(&counts);
         let kept = move || kept.as_ref().map(|kept| format!(" · relays {}", grouped(kept.snapshot().relays)));
-        move || format!("{} · {}{}", totals(&counters.snapshot()), counts.text(), kept().unwrap_or_default())
+        move || format!("{} · {}{}", totals(&counters.snapshot(), &topic), counts.text(), kept().unwrap_or_default())
     };
     let ticker = Ticker::start(line.clone());
     let outcome = service.run(shutdown).await;
     ticker.stop();
     note(&line());
     outcome
+}
+
+impl Args {
+    fn follows_relays(&self) -> bool {
+        !self.relays.relays.is_empty() || self.relays.relay_file.is_some()
+    }
+
+    /// Demands that something fills the topic that a job reads.
+    fn fills(&self, job: &Job) -> Result<(), Failure> {
+        let (table, hint) = match job.table() {
+            Table::Events if !self.follows_relays() => ("events", "--relay names a relay that has some"),
+            Table::Sightings if !self.sightings || !self.follows_relays() => {
+                ("sightings", "--sightings keeps those of --relay")
+            }
+            Table::Market if !self.opensea => ("the market", "--opensea follows it"),
+            _ => return Ok(()),
+        };
+        Err(Failure::usage(format!("job `{}` reads {table}, and none of it comes in", job.name())).hint(hint))
+    }
 }
 
 async fn plan_all(args: &Args) -> Result<Vec<Job>, Failure> {
@@ -193,7 +226,10 @@ fn stream_job(args: &Args, job: Job, checkpoints: &Store, counts: &Arc<StreamCou
         None => Console::of_job(args.format, &job, Arc::clone(counts))?,
     };
     let settings = StreamSettings {
-        raw_topic: job.table().topic(args.intake.topic()),
+        raw_topic: match job.table() {
+            Table::Market => Table::Market.raw_topic().to_owned(),
+            table => table.topic(args.intake.topic()),
+        },
         start: args.start,
         restart: args.restart,
         output_topic,

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::time::EventTime;
+use crate::time::{EventTime, Span};
 
 /// Raw Nostr events, one record an event that was verified; the key is the event id in hex.
 pub const NOSTR_EVENT_TOPIC: &str = "nostr-event";
@@ -118,6 +118,14 @@ pub fn relay_lists_topic(relay_topic: &str) -> String {
 #[must_use]
 pub fn late_topic(output_topic: &str) -> String {
     format!("{output_topic}.late")
+}
+
+/// Topic through which the rows of a job go into a table, where the job has none of its own: one for each window.
+#[must_use]
+pub fn sink_topic(job: &str, size: Span, slide: Span) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let job: String = job.chars().map(plain).collect();
+    format!("tidegate.sink.{job}.{}.{}", size.micros(), slide.micros())
 }
 
 /// How the rows of a lake object are written.

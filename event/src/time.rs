@@ -123,6 +123,9 @@ impl fmt::Display for EventTime {
 pub struct Span(i64);
 
 impl Span {
+    /// The length of the one window that holds all time.
+    pub const ALL_TIME: Self = Self(i64::MAX);
+
     /// From microseconds; negative ones become zero.
     #[must_use]
     pub const fn from_micros(micros: i64) -> Self {
@@ -169,9 +172,45 @@ impl Span {
     }
 }
 
+impl Span {
+    /// Parses the length of a window: a duration, or `all time` (also `all_time`).
+    ///
+    /// # Errors
+    /// As [`Span::parse`].
+    pub fn parse_window(text: &str) -> Result<Self, String> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "all time" | "all_time" => Ok(Self::ALL_TIME),
+            _ => Self::parse(text).map_err(|why| format!("{why}, or 'all time' for a window")),
+        }
+    }
+
+    /// In words, by the largest unit that it is a whole number of: `1 hour`, `90 minutes`, `14 days`, `all time`.
+    #[must_use]
+    pub fn words(self) -> String {
+        if self == Self::ALL_TIME {
+            return self.to_string();
+        }
+        let units = [
+            ("day", 24 * MICROS_PER_HOUR),
+            ("hour", MICROS_PER_HOUR),
+            ("minute", 60 * MICROS_PER_SEC),
+            ("second", MICROS_PER_SEC),
+            ("millisecond", 1_000),
+            ("microsecond", 1),
+        ];
+        let fitting = units.into_iter().find(|(_, micros)| self.0 > 0 && self.0 % micros == 0);
+        let (unit, micros) = fitting.unwrap_or(("second", MICROS_PER_SEC));
+        let number = self.0 / micros;
+        format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
+    }
+}
+
 impl fmt::Display for Span {
-    /// Go's short form: `1h30m`, `10m`, `250ms`, `0s`.
+    /// Go's short form: `1h30m`, `10m`, `250ms`, `0s`; or `all time`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::ALL_TIME {
+            return f.write_str("all time");
+        }
         if self.0 == 0 {
             return f.write_str("0s");
         }
@@ -307,6 +346,36 @@ mod tests {
             let span = Span::parse(text).expect(text);
             assert_eq!(span.to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_window_may_be_all_time_and_a_duration_may_not() {
+        for text in ["all time", " All Time", "all_time"] {
+            assert_eq!(Span::parse_window(text), Ok(Span::ALL_TIME), "{text}");
+            assert!(Span::parse(text).is_err());
+        }
+        assert_eq!(Span::parse_window("1 hour"), Ok(Span::from_secs(3_600)));
+        assert!(Span::parse_window("for ever").is_err_and(|why| why.contains("'all time'")));
+        assert_eq!(Span::parse_window(&Span::ALL_TIME.to_string()), Ok(Span::ALL_TIME));
+    }
+
+    #[test]
+    fn a_span_in_words_is_whole_and_reads_back() {
+        for (text, words) in [
+            ("1h", "1 hour"),
+            ("24h", "1 day"),
+            ("2 weeks", "14 days"),
+            ("90m", "90 minutes"),
+            ("60s", "1 minute"),
+            ("30 seconds", "30 seconds"),
+            ("1500ms", "1500 milliseconds"),
+            ("0", "0 seconds"),
+        ] {
+            let span = Span::parse(text).expect(text);
+            assert_eq!(span.words(), words);
+            assert_eq!(Span::parse(words), Ok(span));
+        }
+        assert_eq!(Span::ALL_TIME.words(), "all time");
     }
 
     #[test]

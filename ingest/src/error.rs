@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Data,
     /// Another process took over: stop.
     Fenced,
+    /// The log takes nothing more in this process, as after a disk was full: end, remove the cause, start again.
+    Stopped,
     /// A defect of ours.
     Internal,
 }
@@ -56,6 +58,7 @@ impl Error {
             topic::ErrorKind::Unavailable => ErrorKind::Unavailable,
             topic::ErrorKind::Data => ErrorKind::Data,
             topic::ErrorKind::Fenced => ErrorKind::Fenced,
+            topic::ErrorKind::Stopped => ErrorKind::Stopped,
             topic::ErrorKind::Internal => ErrorKind::Internal,
         };
         Self::new(kind, message).with_source(source)

@@ -23,9 +23,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::{Counters, add};
 use crate::parcel::{Arrival, Held, Outgoing, Phase, Source};
 use crate::pipeline::Pipeline;
-use crate::rejected::{self, Refused, Whole};
+use crate::rejected::{self, Refused};
 use crate::settings::FileSettings;
 use crate::verifier::{Rules, Verdict};
+use crate::whole::Whole;
 
 use lines::{Line, Texts};
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use event::EventId;
+use event::{EventId, Rejection};
 use tokio::sync::{Mutex as Turn, Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -47,6 +47,8 @@ pub(crate) struct Bounds {
     pub(crate) spill_bytes: u64,
     /// Relays that share them.
     pub(crate) lanes: usize,
+    /// Whether sources are asked for what they have stored, which can be left out where there is no room.
+    pub(crate) asks_for_stored: bool,
 }
 
 impl Bounds {
@@ -59,6 +61,7 @@ impl Bounds {
             spill_bytes: settings.spill_bytes_max / parts,
             // A file may name more of them later.
             lanes: if settings.relay_file.is_some() { lanes.max(SHARE) } else { lanes },
+            asks_for_stored: true,
         }
     }
 }
@@ -102,6 +105,7 @@ pub(crate) struct Overflow {
     /// Arrivals that found no place at all and wait.
     waiting: AtomicUsize,
     strained: AtomicBool,
+    asks_for_stored: bool,
     /// The disk did not take something, and that was said.
     refused: AtomicBool,
     filled: Notify,
@@ -138,6 +142,7 @@ impl Intake {
             used: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             strained: AtomicBool::new(false),
+            asks_for_stored: bounds.asks_for_stored,
             refused: AtomicBool::new(false),
             filled: Notify::new(),
             freed: Notify::new(),
@@ -197,18 +202,26 @@ impl Intake {
 
     /// Takes in a frame of the market, whole, from the endpoint that `lane` is called after: what it is and whether it is
     /// a copy is found out behind the queue. With one verifier ([`crate::IntakeSettings::verifiers`]) frames stay in
-    /// their order.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the source of frames comes next"))]
-    pub(crate) async fn frame(&self, lane: &Arc<Lane>, raw: Bytes, received_at_ms: i64) -> Result<(), NotTaken> {
+    /// their order. What `page` proves waits for it; a frame that is `refused` already is none.
+    pub(crate) async fn frame(
+        &self,
+        lane: &Arc<Lane>,
+        (raw, received_at_ms): (Bytes, i64),
+        page: Option<Page>,
+        refused: Option<Rejection>,
+    ) -> Result<(), NotTaken> {
         let arrival = Arrival {
             raw,
             relay: Arc::clone(lane.relay()),
             received_at_ms,
             source: Source::OpenSea,
             phase: Phase::Live,
-            held: Held::default(),
+            held: Held { page, ..Held::default() },
         };
-        self.event(lane, arrival, None).await.map(|_| ())
+        match refused {
+            Some(why) => self.junk(lane, arrival, why).await,
+            None => self.event(lane, arrival, None).await.map(|_| ()),
+        }
     }
 
     /// Those of `ids` whose events are not here; `page` must not be proven before one that is on its way.
@@ -221,7 +234,7 @@ impl Intake {
     }
 
     /// Takes in bytes that are no event, with the reason.
-    pub(crate) async fn junk(&self, lane: &Arc<Lane>, arrival: Arrival, why: event::Rejection) -> Result<(), NotTaken> {
+    pub(crate) async fn junk(&self, lane: &Arc<Lane>, arrival: Arrival, why: Rejection) -> Result<(), NotTaken> {
         lane.delivered();
         self.enqueue(lane, Input { arrival, refused: Some(why), cut: None }).await?;
         add(&self.counters.received, 1);
@@ -354,7 +367,7 @@ impl Overflow {
     }
 
     fn strain(&self, why: &str) {
-        if !self.strained.swap(true, Relaxed) {
+        if self.asks_for_stored && !self.strained.swap(true, Relaxed) {
             add(&self.counters.backfill_pauses, 1);
             tracing::warn!(why, "relays are not asked for what they have stored until there is room");
         }

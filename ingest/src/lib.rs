@@ -36,6 +36,7 @@ pub mod lake;
 mod lane;
 mod metrics;
 mod nip11;
+mod opensea;
 mod owner;
 mod parcel;
 mod pipeline;
@@ -47,6 +48,7 @@ mod settings;
 mod sighting;
 mod spill;
 mod verifier;
+mod whole;
 
 use std::sync::Arc;
 
@@ -55,10 +57,11 @@ pub use file::file;
 pub use frame::event_in;
 pub use kinds::Kinds;
 pub use metrics::{Counters, CountersSnapshot, RelaySnapshot};
+pub use opensea::{ApiKey, Endpoint, opensea};
 pub use pipeline::create_topics;
 pub use redrive::{RedriveCounts, RedriveSettings, Redriven, redrive};
 pub use relay::{Answer, Backoff, Broadcast, BroadcastSettings, RelayAnswers, normal_relay_url, nostr};
-pub use settings::{FileSettings, GroupSettings, IntakeSettings, NostrSettings, Reconcile};
+pub use settings::{FileSettings, GroupSettings, IntakeSettings, NostrSettings, OpenSeaSettings, Reconcile};
 
 /// What a run works with, and what its owner watches it by.
 #[derive(Clone, Debug)]

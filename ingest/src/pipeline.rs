@@ -231,12 +231,13 @@ mod tests {
         for again in 0..2 {
             let mut pipeline =
                 Pipeline::open(&settings, &components, CancellationToken::new()).await.expect("a pipeline");
-            let bounds = Bounds { room_kib: 64, spill_dir: None, spill_bytes: 0, lanes: 1 };
+            let bounds = Bounds { room_kib: 64, spill_dir: None, spill_bytes: 0, lanes: 1, asks_for_stored: false };
             let intake = pipeline.intake(&components.counters, bounds);
             let lane = intake.lane(&components.counters.relay(&"wss://stream.example.org/socket".into()));
             for order in 0..300 {
                 for frame in [framed(order), event(order), control.to_owned(), "[junk]".to_owned()] {
-                    intake.frame(&lane, frame.into(), 1_000 + i64::from(order)).await.expect("taken");
+                    let frame = (frame.into(), 1_000 + i64::from(order));
+                    intake.frame(&lane, frame, None, None).await.expect("taken");
                 }
             }
             drop((intake, lane));

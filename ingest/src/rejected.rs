@@ -9,30 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use event::Rejection;
 use event::layout::{HEADER_DETAIL, HEADER_FULL_LEN, HEADER_REASON};
-use sha2::{Digest, Sha256};
 use topic::{Log, Record, Tail};
 
 use crate::dedup::{Generations, prefix};
 use crate::error::{Error, Result};
 use crate::parcel::{Arrival, Outgoing, header};
+use crate::whole::{VALUE_BYTES_MAX, Whole};
 
-/// Longest value of a rejected record; what is longer is cut, and `full_len` says so.
-pub(crate) const VALUE_BYTES_MAX: usize = 1 << 20;
 /// Refused bytes remembered by their hash; beyond it the oldest may be written once more.
 pub(crate) const REMEMBERED_MAX: usize = 200_000;
-
-/// Hash and length of input that may have been cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Whole {
-    pub(crate) sha256: [u8; 32],
-    pub(crate) len: u64,
-}
-
-impl Whole {
-    pub(crate) fn of(bytes: &[u8]) -> Self {
-        Self { sha256: Sha256::digest(bytes).into(), len: bytes.len() as u64 }
-    }
-}
 
 /// Refused bytes by hash: those that the topic held when the run began, and those of the run.
 #[derive(Debug)]

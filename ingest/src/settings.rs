@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use event::layout::NOSTR_EVENT_TOPIC;
+use event::layout::{NOSTR_EVENT_TOPIC, OPENSEA_RAW_TOPIC};
 use event::{EventTime, Limits, SecretKey, Span, Table};
 
 use crate::kinds::Kinds;
+use crate::opensea::{ApiKey, Endpoint};
 use crate::relay::Backoff;
 
 /// What relays see as the `User-Agent` of whoever gives none.
@@ -200,6 +201,67 @@ impl Default for NostrSettings {
             user_agent: USER_AGENT.to_owned(),
             nip11: true,
             requests_per_sec_max: 10,
+        }
+    }
+}
+
+/// Settings of [`crate::opensea()`].
+#[derive(Clone, Debug)]
+pub struct OpenSeaSettings {
+    /// Which server. Default OpenSea's stream of all main chains.
+    pub endpoint: Endpoint,
+    /// The key to it; the stream of test chains wants none. Default none.
+    pub key: Option<ApiKey>,
+    /// Slugs of collections whose channels are joined. Default none.
+    pub collections: Vec<String>,
+    /// Join the channel of all collections as well; where no collection is named it is joined anyway. Default false.
+    pub all_collections: bool,
+    /// Where frames go.
+    pub intake: IntakeSettings,
+    /// Waiting times between connections, and between joins that fail.
+    pub backoff: Backoff,
+    /// Memory for frames between the socket and the log, bytes. Default 128 MiB.
+    pub room_bytes: u64,
+    /// Where frames wait that find no room in memory, in files without a name; none means that the socket waits.
+    /// Default none.
+    pub spill_dir: Option<PathBuf>,
+    /// Bytes that may wait there. Default 1 GiB.
+    pub spill_bytes_max: u64,
+    /// Time for TCP, TLS and the WebSocket handshake. Default 15 seconds.
+    pub connect_timeout: Duration,
+    /// Time for the answer to a join. Default 10 seconds.
+    pub join_timeout: Duration,
+    /// Time between heartbeats; Phoenix closes a connection without one for a minute. Default 25 seconds.
+    pub heartbeat_interval: Duration,
+    /// Time for the answer to a heartbeat; without one the connection is half-open. Default 20 seconds.
+    pub reply_timeout: Duration,
+    /// `User-Agent` of the handshake; put a contact into it.
+    pub user_agent: String,
+}
+
+impl Default for OpenSeaSettings {
+    fn default() -> Self {
+        Self {
+            endpoint: Endpoint::main(),
+            key: None,
+            collections: Vec::new(),
+            all_collections: false,
+            // One verifier, so that the order of the frames stays; reading one costs a fraction of a signature.
+            intake: IntakeSettings {
+                topic: OPENSEA_RAW_TOPIC.to_owned(),
+                table: Some(Table::Market),
+                verifiers: 1,
+                ..IntakeSettings::default()
+            },
+            backoff: Backoff::default(),
+            room_bytes: 128 << 20,
+            spill_dir: None,
+            spill_bytes_max: 1 << 30,
+            connect_timeout: Duration::from_secs(15),
+            join_timeout: Duration::from_secs(10),
+            heartbeat_interval: Duration::from_secs(25),
+            reply_timeout: Duration::from_secs(20),
+            user_agent: USER_AGENT.to_owned(),
         }
     }
 }

@@ -14,9 +14,10 @@ use crate::frame::event_in;
 use crate::kinds::Kinds;
 use crate::metrics::{Counters, add};
 use crate::parcel::{Arrival, Outgoing};
-use crate::rejected::{self, Refused, Whole};
+use crate::rejected::{self, Refused};
 use crate::settings::IntakeSettings;
 use crate::sighting::Sightings;
+use crate::whole::Whole;
 
 /// Arrivals that a worker takes at once: enough to make the lock cheap, few enough to keep the other workers busy.
 const BATCH: usize = 64;

@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Checkpoint,
     /// Another process took over: stop.
     Fenced,
+    /// The log takes nothing more in this process, as after a disk was full: end, remove the cause, start again.
+    Stopped,
     /// A defect of ours.
     Internal,
 }
@@ -107,6 +109,7 @@ impl From<topic::Error> for Error {
             topic::ErrorKind::Unavailable => ErrorKind::Unavailable,
             topic::ErrorKind::Data => ErrorKind::Data,
             topic::ErrorKind::Fenced => ErrorKind::Fenced,
+            topic::ErrorKind::Stopped => ErrorKind::Stopped,
             topic::ErrorKind::Internal => ErrorKind::Internal,
         };
         let mut wrapped = Self::new(kind, error.to_string());

@@ -13,8 +13,14 @@ import hashlib
 import json
 import pathlib
 import random
+import sys
 
 HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "python"))
+
+import market_frames  # noqa: E402
+import market_jobs  # noqa: E402
+
 SIZE_SECS, SLIDE_SECS = 3600, 1200
 START = 1704067200  # 2024-01-01T00:00:00Z
 DVM_EXCLUDED = (5666, 5969, 6666, 6969)
@@ -171,6 +177,31 @@ def main():
             bounds = {"window_start": rfc3339(start), "window_end": rfc3339(start + SIZE_SECS)}
             rows += [bounds | row for row in job(of)]
         write(HERE / job.__name__ / "expected.jsonl", rows)
+    market_cases("market", market_frames.frames(96))
+    market_cases("fifty_assets", market_frames.fifty_assets())
+
+
+def market_cases(name, made):
+    """Every job of the market over an hour; over hours that slide, and over all time, some."""
+    write(HERE / "_inputs" / (name + ".jsonl"), made)
+    events = list(market_jobs.read(json.dumps(one) for one in made))
+    assert len(events) == len(made), "an event is there twice"
+    wide = list(market_jobs.WIDE)
+    cases = [(job, job, 3600, 1200 if job in wide else 3600) for job in [*wide, "global", "collections", "all"]]
+    cases += [(job + "_all_time", job, None, None) for job in [*wide, "all"]]
+    if name != "market":
+        cases = [(name, "collections", 3600, 3600), (name + "_all_time", "collections", None, None)]
+    for folder, job, size, slide in cases:
+        outputs = collections.defaultdict(list)
+        for output, row in market_jobs.answer(job, events, size, slide, market_jobs.options()):
+            outputs[".%s" % output if job == "all" else ""].append(row)
+        for output, rows in outputs.items():
+            write(HERE / folder / ("expected%s.jsonl" % output), rows)
+        slides = 'slide = "%d minutes"\n' % (slide // 60) if slide != size else ""
+        window = "1 hour" if size else "all time"
+        (HERE / folder / "case.toml").write_text(
+            'job = "../../../jobs/%s.sql"\nwindow = "%s"\n%s\n[[table]]\nname = "market"\nfile = "../_inputs/%s.jsonl"\n'
+            % (job, window, slides, name), encoding="utf-8")
 
 
 if __name__ == "__main__":

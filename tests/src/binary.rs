@@ -17,7 +17,10 @@ pub fn tidegate() -> Command {
     let mut command = Command::new(path());
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
-        if ["TIDEGATE_", "AWS_", "RUST_LOG", "LOG_LEVEL", "OPENSEA_"].iter().any(|prefix| name.starts_with(prefix)) {
+        if ["TIDEGATE_", "AWS_", "RUST_LOG", "LOG_LEVEL", "OPENSEA_", "PG"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+        {
             command.env_remove(name);
         }
     }

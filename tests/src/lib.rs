@@ -12,13 +12,16 @@ pub mod lake_contract;
 pub mod log_contract;
 mod machine;
 pub mod oracle;
+pub mod postgres;
 pub mod real_relay;
+pub mod scripted_phoenix;
 pub mod scripted_relay;
 pub mod signed;
 pub mod sim;
+pub mod small_disk;
 pub mod stage;
 pub mod traffic;
 pub mod wire;
 
 pub use binary::{Finished, finish, sorted, tidegate};
-pub use machine::{S3Test, kafka, python, repository, s3, script, shared, unique};
+pub use machine::{S3Test, kafka, postgres, postgres_certificate, python, repository, s3, script, shared, unique};

@@ -34,6 +34,16 @@ pub fn kafka() -> Option<String> {
     variable("TIDEGATE_TEST_KAFKA").or_else(|| absent("TIDEGATE_TEST_KAFKA", "a real Kafka"))
 }
 
+/// The URL of the real PostgreSQL that `tests/run` started, of a user who may do everything.
+pub fn postgres() -> Option<String> {
+    variable("TIDEGATE_TEST_POSTGRES").or_else(|| absent("TIDEGATE_TEST_POSTGRES", "a real PostgreSQL"))
+}
+
+/// The certificate of that server; none where it has none.
+pub fn postgres_certificate() -> Option<PathBuf> {
+    variable("TIDEGATE_TEST_POSTGRES_CERTIFICATE").map(PathBuf::from)
+}
+
 /// The Python that has duckdb and pyarrow.
 pub fn python() -> Option<PathBuf> {
     variable("TIDEGATE_TEST_PYTHON").map(PathBuf::from).or_else(|| absent("TIDEGATE_TEST_PYTHON", "DuckDB and pyarrow"))

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tests::{finish, shared, tidegate};
 
 /// Every command that has a help of its own.
-const COMMANDS: [&[&str]; 25] = [
+const COMMANDS: [&[&str]; 26] = [
     &[],
     &["quickstart"],
     &["up"],
@@ -20,6 +20,7 @@ const COMMANDS: [&[&str]; 25] = [
     &["ingest", "coverage"],
     &["batch"],
     &["stream"],
+    &["sink"],
     &["sql"],
     &["explain"],
     &["check"],

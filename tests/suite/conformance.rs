@@ -89,14 +89,23 @@ fn the_schemas_of_the_jobs_hold_for_their_answers() {
             "write it anew: tidegate explain {job} --json-schema > {}",
             path.display()
         );
-        let answers = repository().join(format!("tests/cases/{job}/expected.jsonl"));
+        let folder = repository().join(format!("tests/cases/{job}"));
+        let dir = tempfile::tempdir().unwrap();
+        // A job of several outputs has a file for each.
+        let answers = dir.path().join("answers.jsonl");
+        let rows: Vec<String> = fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+            .map(|path| fs::read_to_string(path).unwrap())
+            .collect();
+        fs::write(&answers, rows.concat()).unwrap();
         let check = |rows: &std::path::Path| Some(finish(tests::script("schema.py")?.args([path.as_path(), rows])));
         let Some(held) = check(&answers) else { return };
         let rows = fs::read_to_string(&answers).unwrap();
         assert_eq!(held.success().stdout().trim(), rows.lines().count().to_string(), "{job}");
         let mut broken: Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
         broken.as_object_mut().unwrap().remove("window_end");
-        let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("broken.jsonl"), format!("{broken}\n")).unwrap();
         assert!(
             check(&dir.path().join("broken.jsonl")).is_some_and(|done| done.code(1).stderr().contains("window_end"))

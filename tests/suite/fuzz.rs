@@ -3,7 +3,7 @@
 //!
 //! A short run of each is part of the suite; `PROPTEST_CASES=100000` makes it a long one. Events, frames and NIP-19 have
 //! theirs beside their readers, against the `nostr` crate and `serde_json`. Edits of real texts by proptest, because they
-//! shrink and run wherever the tests do; a fuzzer that follows coverage wants a nightly compiler.
+//! shrink and run wherever the tests do; `tests/fuzz` has fuzzers that follow coverage, for what needs no DataFusion.
 
 use std::sync::LazyLock;
 

@@ -19,6 +19,8 @@ pub enum ErrorKind {
     Data,
     /// Another process took over: stop.
     Fenced,
+    /// The log takes nothing more in this process, as after a disk was full: end, remove the cause, start again.
+    Stopped,
     /// A defect of ours.
     Internal,
 }

@@ -62,7 +62,7 @@ impl Transaction {
         match &done {
             Ok(()) => *self = Self::Outside,
             // Whether it is on disk is not known.
-            Err(error) if error.kind() == ErrorKind::Unavailable => {}
+            Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Stopped) => {}
             // Certainly not committed: it can be aborted.
             Err(_) => *self = Self::Open,
         }

@@ -28,6 +28,8 @@ pub enum Proof {
     Paged,
     /// Both sides hold the same ids (NIP-77).
     Reconciled,
+    /// A stream without a past was listened to, and nothing of these seconds of receipt was missed.
+    Heard,
 }
 
 /// Seconds of `created_at`, both ends inclusive, that are proven complete.
@@ -43,12 +45,12 @@ pub struct Band {
     pub proof: Proof,
 }
 
-/// What is proven of one relay and one filter: a record of the coverage topic.
+/// What is proven of one relay and one filter, or one channel of a stream: a record of the coverage topic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coverage {
     /// URL of the relay in normal form.
     pub relay: String,
-    /// Kinds that were asked for: `all`, or as in `1,7,5000-6999`.
+    /// Kinds that were asked for: `all`, or as in `1,7,5000-6999`; of a stream the channel, as `collection:*`.
     pub kinds: String,
     /// By second, none over another.
     pub bands: Vec<Band>,
@@ -62,7 +64,7 @@ pub enum GapReason {
     Dense,
     /// The relay's answers do not follow `until`.
     Unpageable,
-    /// The live subscription was away: events that relays do not store were not seen.
+    /// The live subscription was away: events that relays do not store were not seen, and nothing of a stream was.
     NotLive,
 }
 
@@ -71,7 +73,7 @@ pub enum GapReason {
 pub struct Gap {
     /// URL of the relay in normal form.
     pub relay: String,
-    /// Kinds that were asked for.
+    /// Kinds that were asked for, or the channel.
     pub kinds: String,
     /// First second: of `created_at`, or of receipt where the live subscription was away.
     pub from: i64,

@@ -6,7 +6,7 @@ use event::{Event, tags};
 use serde_json::Value;
 
 use crate::directory::document::Report;
-use crate::directory::place;
+use crate::directory::{geo, place};
 
 /// Relay list (NIP-65).
 pub(crate) const RELAY_LIST: u16 = 10_002;
@@ -140,7 +140,7 @@ fn geohash(tags: &[Vec<String>]) -> Option<String> {
 fn country(tags: &[Vec<String>]) -> Option<String> {
     tags.iter().find_map(|tag| match tag.as_slice() {
         [name, code, sort, ..] if (name == "g" || name == "l") && (sort == "countryCode" || sort == "ISO-3166-1") => {
-            place::country(code)
+            geo::country(code)
         }
         _ => None,
     })

@@ -13,8 +13,8 @@
 //! back from them at the start.
 //!
 //! Read in this order: `document` (what is known of a relay), `claims` (what an event says, pure), `address` (what is a
-//! relay's URL, pure), `place` (geohash and database), `state` (claims to documents, pure), `errands` (what is
-//! fetched), `follow` (the loop).
+//! relay's URL, pure), `place` (geohash and database), `geo` (what a database says, pure), `state` (claims to documents,
+//! pure), `errands` (what is fetched), `follow` (the loop).
 
 mod address;
 mod claims;
@@ -22,6 +22,7 @@ mod counters;
 mod document;
 mod errands;
 mod follow;
+mod geo;
 mod place;
 mod state;
 

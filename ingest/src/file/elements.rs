@@ -177,7 +177,7 @@ mod tests {
         let mut elements = Elements::new(BufReader::with_capacity(64, text.as_bytes()), 1_000);
         let lines: Vec<Line> = std::iter::from_fn(|| elements.next().expect("an element")).collect();
         assert_eq!(lines.len(), 3);
-        assert_eq!(lines[1].cut, Some(crate::rejected::Whole::of(long.as_bytes())));
+        assert_eq!(lines[1].cut, Some(crate::whole::Whole::of(long.as_bytes())));
         assert!(lines[0].cut.is_none() && lines[2].cut.is_none());
     }
 

@@ -11,7 +11,7 @@ use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
 use super::elements::{Elements, is_blank};
-use crate::rejected::{VALUE_BYTES_MAX, Whole};
+use crate::whole::{VALUE_BYTES_MAX, Whole};
 
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];

@@ -14,9 +14,9 @@ use super::frame;
 use crate::dedup::Dedup;
 use crate::metrics::{Counters, add};
 use crate::parcel::{Arrival, Outgoing};
-use crate::rejected::Whole;
 use crate::relay::created_at;
 use crate::verifier::{Input, Rules};
+use crate::whole::Whole;
 
 /// Frames that are remembered of the relays of one partition.
 const HANDED_MAX: usize = 200_000;

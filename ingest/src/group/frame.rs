@@ -11,8 +11,9 @@ use event::{Event, EventId, Reason, Rejection};
 use topic::{Record, StoredRecord};
 
 use crate::parcel::{Arrival, Held, Phase, Source};
-use crate::rejected::{self, VALUE_BYTES_MAX, Whole};
+use crate::rejected;
 use crate::verifier::{Input, Rules, Verdict};
+use crate::whole::{VALUE_BYTES_MAX, Whole};
 
 /// The record of an arrival; takes what is refused already, and refuses what cannot be handed in as an event.
 pub(super) fn record(arrival: &Arrival, whole: &Whole, refused: Option<Rejection>, rules: &Rules) -> Record {

@@ -28,6 +28,8 @@ pub(crate) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NoConnection {
     pub(crate) why: String,
+    /// The HTTP status with which the handshake was answered, if it was.
+    pub(crate) status: Option<u16>,
     /// How long the relay asks us to stay away.
     pub(crate) retry_after: Option<Duration>,
 }
@@ -42,28 +44,40 @@ pub(crate) fn tls() -> Result<Arc<ClientConfig>> {
     Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// Connects within `timeout`.
+/// Connects to a relay within `timeout`.
 pub(crate) async fn connect(
     url: &RelayUrl,
     tls: &Arc<ClientConfig>,
     user_agent: &str,
     timeout: Duration,
 ) -> std::result::Result<Socket, NoConnection> {
-    let failed = |why: String| NoConnection { why, retry_after: None };
-    let uri: http::Uri = url.text().parse().map_err(|error| failed(format!("the url does not parse: {error}")))?;
+    open(url.text(), tls, user_agent, timeout, MESSAGE_BYTES_MAX).await
+}
+
+/// Connects to any websocket within `timeout`; a message or frame of more than `message_bytes_max` ends the connection.
+pub(crate) async fn open(
+    url: &str,
+    tls: &Arc<ClientConfig>,
+    user_agent: &str,
+    timeout: Duration,
+    message_bytes_max: usize,
+) -> std::result::Result<Socket, NoConnection> {
+    let failed = |why: String| NoConnection { why, status: None, retry_after: None };
+    let uri: http::Uri = url.parse().map_err(|error| failed(format!("the url does not parse: {error}")))?;
     let request = ClientRequestBuilder::new(uri).with_header(USER_AGENT.as_str(), user_agent);
     let limits = WebSocketConfig::default()
         .read_buffer_size(32 << 10)
         .write_buffer_size(8 << 10)
         .max_write_buffer_size(WRITE_BYTES_MAX)
-        .max_message_size(Some(MESSAGE_BYTES_MAX))
-        .max_frame_size(Some(MESSAGE_BYTES_MAX));
+        .max_message_size(Some(message_bytes_max))
+        .max_frame_size(Some(message_bytes_max));
     let connector = Connector::Rustls(Arc::clone(tls));
     let connecting = Box::pin(connect_async_tls_with_config(request, Some(limits), true, Some(connector)));
     match tokio::time::timeout(timeout, connecting).await {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(tungstenite::Error::Http(response))) => Err(NoConnection {
             why: format!("the relay answers the handshake with http status {}", response.status()),
+            status: Some(response.status().as_u16()),
             retry_after: retry_after(response.headers()),
         }),
         Ok(Err(error)) => Err(failed(error.to_string())),

@@ -47,7 +47,7 @@ use crate::settings::NostrSettings;
 
 pub use backoff::Backoff;
 pub use broadcast::{Answer, Broadcast, BroadcastSettings, RelayAnswers};
-pub(crate) use connect::tls;
+pub(crate) use connect::{NoConnection, Socket, open, tls};
 use history::{History, Wanted};
 use list::Compares;
 pub(crate) use message::created_at;
@@ -58,7 +58,7 @@ use session::{End, Session};
 pub(crate) use url::RelayUrl;
 
 /// A session that lasted this long was healthy: the next failure waits as the first one does.
-const HEALTHY: Duration = Duration::from_secs(60);
+pub(crate) const HEALTHY: Duration = Duration::from_secs(60);
 /// Kinds that a filter names one by one; a wider choice is made here instead of at the relay.
 const FILTER_KINDS_MAX: usize = 2_000;
 /// What a relay says of itself holds for a day.

@@ -199,7 +199,7 @@ impl Case {
                 .with_hint("write the rows into expected.jsonl, one object a line"));
         }
         let options = JobOptions {
-            window: file.window.as_deref().map(span).transpose()?,
+            window: file.window.as_deref().map(window).transpose()?,
             slide: file.slide.as_deref().map(span).transpose()?,
             vars: file.vars.clone().into_iter().collect(),
             ..JobOptions::default()
@@ -432,6 +432,10 @@ fn known_keys_of(entry: &toml::Value, place: &str) -> Result<()> {
 /// A duration of a case.
 pub(super) fn span(text: &str) -> Result<Span> {
     Span::parse(text).map_err(wrong)
+}
+
+fn window(text: &str) -> Result<Span> {
+    Span::parse_window(text).map_err(wrong)
 }
 
 /// An instant of a case; never relative.

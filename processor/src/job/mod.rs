@@ -55,7 +55,7 @@ pub struct JobSource {
 /// What the command line says about a job.
 #[derive(Clone, Debug, Default)]
 pub struct JobOptions {
-    /// `${window}`; else the file's `SET job.window`, else one hour.
+    /// `${window}`, which may be [`Span::ALL_TIME`]; else the file's `SET job.window`, else one hour.
     pub window: Option<Span>,
     /// `${slide}`, and the slide of every `window(time, size)` without one; else tumbling.
     pub slide: Option<Span>,
@@ -77,6 +77,13 @@ pub fn built_in_jobs() -> &'static [(&'static str, &'static str)] {
         ("kinds", include_str!("../../../jobs/kinds.sql")),
         ("reactions", include_str!("../../../jobs/reactions.sql")),
         ("relays", include_str!("../../../jobs/relays.sql")),
+        ("global", include_str!("../../../jobs/global.sql")),
+        ("collections", include_str!("../../../jobs/collections.sql")),
+        ("all", include_str!("../../../jobs/all.sql")),
+        ("market_totals", include_str!("../../../jobs/market_totals.sql")),
+        ("collection_totals", include_str!("../../../jobs/collection_totals.sql")),
+        ("top_collections", include_str!("../../../jobs/top_collections.sql")),
+        ("top_assets", include_str!("../../../jobs/top_assets.sql")),
     ]
 }
 
@@ -273,12 +280,14 @@ impl Job {
         }
     }
 
-    /// The columns of an output; those that are a window's are never NULL.
-    fn written_schema(&self, output: usize) -> Schema {
+    /// The columns of an output; those that are a window's are never NULL, but over all time.
+    pub(crate) fn written_schema(&self, output: usize) -> Schema {
         let query = &self.plan.queries[output];
+        let bounded = query.kind == Kind::Windowed;
         let fields = query.schema.fields().iter().zip(&query.origins);
-        let fields = fields
-            .map(|(field, origin)| field.as_ref().clone().with_nullable(field.is_nullable() && !origin.is_local()));
+        let fields = fields.map(|(field, origin)| {
+            field.as_ref().clone().with_nullable(field.is_nullable() && !(bounded && origin.is_local()))
+        });
         Schema::new(fields.collect::<Vec<_>>())
     }
 

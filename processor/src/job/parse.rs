@@ -32,6 +32,8 @@ struct Settings {
     window: Option<String>,
     slide: Option<String>,
     watermark: Option<Span>,
+    /// What `${…}` stand for where the command says nothing.
+    vars: Vec<(String, String)>,
 }
 
 /// Takes a job file apart.
@@ -41,10 +43,21 @@ pub(super) fn parse(source: &JobSource, options: &JobOptions) -> Result<Parsed> 
         || settings.window.clone().unwrap_or_else(|| DEFAULT_WINDOW.to_owned()),
         |window| window.to_string(),
     );
-    let slide = options.slide.map(|slide| slide.to_string()).or(settings.slide);
-    let length = |text: &str| Span::parse(text).map_err(Error::job);
-    let lengths = (length(&window)?, slide.as_deref().map_or_else(|| length(&window), length)?);
-    let mut vars = vec![("window".to_owned(), window.clone()), ("slide".to_owned(), slide.clone().unwrap_or(window))];
+    let length = |text: &str| Span::parse_window(text).map_err(Error::job);
+    let size = length(&window)?;
+    let slide = match (options.slide, size == Span::ALL_TIME) {
+        (Some(_), true) => {
+            return Err(Error::job("a window over all time has no slide").with_hint("leave --slide-duration out"));
+        }
+        // The slide of the file is that of its windows with a length.
+        (None, true) => None,
+        (slide, false) => slide.map(|slide| slide.to_string()).or(settings.slide),
+    };
+    let lengths = (size, slide.as_deref().map_or(Ok(size), length)?);
+    let mut vars = settings.vars;
+    vars.push(("window_name".to_owned(), size.words().replace(' ', "_")));
+    vars.push(("window".to_owned(), window.clone()));
+    vars.push(("slide".to_owned(), slide.clone().unwrap_or(window)));
     vars.extend(options.vars.iter().cloned());
     let sql = substitute(&text, &vars)?;
     let statements = Parser::new(&JobDialect::default())
@@ -120,9 +133,12 @@ fn settings(sql: &str) -> Result<(Settings, String)> {
             "window" => settings.window = Some(value),
             "slide" => settings.slide = Some(value),
             "watermark" => settings.watermark = Some(Span::parse(&value).map_err(Error::job)?),
+            other if other.strip_prefix("var.").is_some_and(|var| !var.is_empty()) => {
+                settings.vars.push((name.trim()["var.".len()..].to_owned(), value));
+            }
             other => {
                 return Err(Error::job(format!("there is no setting `job.{other}`"))
-                    .with_hint("the settings are job.name, job.window, job.slide and job.watermark"));
+                    .with_hint("the settings are job.name, job.window, job.slide, job.watermark and job.var.NAME"));
             }
         }
     }

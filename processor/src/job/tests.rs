@@ -315,6 +315,90 @@ async fn the_key_of_a_row_is_its_window_and_its_group_however_they_are_written()
 }
 
 #[tokio::test]
+async fn a_window_over_all_time_is_one_without_bounds() {
+    let events: Vec<(i64, u16, u8, &[&[&str]])> =
+        (0..40).map(|at| (at * 977 - 9_000, u16::try_from(at % 3).expect("few"), 1, &[][..])).collect();
+    let batch = rows(&events);
+    let parts = [batch.slice(0, 7), batch.slice(7, 20), batch.slice(27, 13)];
+    let all = JobOptions { window: Some(Span::ALL_TIME), ..JobOptions::default() };
+    let windowed = "SELECT window.start AS s, window.end AS e, kind, count(*) AS n, '${window_name}' AS w FROM events \
+                    GROUP BY window(created_at, '${window}'), kind";
+    let job = Job::plan(&source(windowed), &all).await.expect("job");
+    assert!(job.over_all_time() && job.can_stream().is_ok());
+    assert_eq!(job.key_columns(0), [0, 1, 2, 4]);
+    assert!(job.json_schema()["properties"]["e"]["type"].as_array().is_some_and(|types| types.len() == 2));
+    let want: Vec<String> = (0..3)
+        .map(|kind| {
+            let n = events.iter().filter(|event| event.1 == kind).count();
+            format!(r#"{{"s":null,"e":null,"kind":{kind},"n":{n},"w":"all_time"}}"#)
+        })
+        .collect();
+    assert_eq!(run(&job, &parts).await, want);
+    // The same job over windows, and what stands above the window.
+    let hours = Job::plan(&source(windowed), &options("90 minutes", None)).await.expect("job");
+    assert!(run(&hours, &parts).await.iter().all(|row| row.contains("90_minutes") && !row.contains("null")));
+    let ranked = "SELECT window.end AS e, rank, max(kind) AS kind FROM (SELECT window, kind, \
+                  CAST(row_number() OVER (PARTITION BY window ORDER BY count(*) DESC, kind) AS BIGINT) AS rank \
+                  FROM events GROUP BY window(created_at, '${window}'), kind) WHERE rank <= ${top} GROUP BY window, rank";
+    let ranked = format!("SET job.var.top = '2';\n{ranked}");
+    let job = Job::plan(&source(&ranked), &all).await.expect("job");
+    // A rank is a key, and who holds it is not: a row that falls out of the top is overwritten.
+    assert_eq!(job.key_columns(0), [0, 1]);
+    assert_eq!(run(&job, &parts).await, [r#"{"e":null,"rank":1,"kind":0}"#, r#"{"e":null,"rank":2,"kind":1}"#]);
+    let one = JobOptions { vars: vec![("top".into(), "1".into())], ..all.clone() };
+    let job = Job::plan(&source(&ranked), &one).await.expect("job");
+    assert_eq!(run(&job, &parts).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_top_is_keyed_by_its_ranks() {
+    let keys: [(&str, usize, &[&str]); 7] = [
+        ("global", 0, &["window_start", "window_end", "metric", "rank"]),
+        ("collections", 0, &["window_start", "window_end", "metric", "collection", "rank"]),
+        ("all", 0, &["window_start", "window_end", "metric", "rank"]),
+        ("all", 1, &["window_start", "window_end", "metric", "collection", "rank"]),
+        ("top_collections", 0, &["window_start", "window_end", "ranked_by", "rank"]),
+        ("top_assets", 0, &["window_start", "window_end", "collection", "ranked_by", "rank"]),
+        ("collection_totals", 0, &["window_start", "window_end", "collection"]),
+    ];
+    for window in [Span::from_secs(3_600), Span::ALL_TIME] {
+        for (name, output, want) in keys {
+            let (_, sql) = built_in_jobs().iter().find(|(job, _)| *job == name).expect(name);
+            let options = JobOptions { window: Some(window), ..JobOptions::default() };
+            let job = Job::plan(&source(sql), &options).await.expect(name);
+            let schema = &job.outputs()[output].schema;
+            let mut keyed: Vec<&str> =
+                job.key_columns(output).into_iter().map(|at| schema.field(at).name().as_str()).collect();
+            // Over all time, what is computed of the window alone is constant.
+            keyed.retain(|column| *column != "timestamp");
+            assert_eq!(keyed, want, "{name} {window}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_time_has_no_slide_and_no_neighbour() {
+    let count = "SELECT window.end AS e, count(*) AS n FROM events GROUP BY window(created_at, ";
+    for (sql, message) in [
+        (format!("{count}'all time', '1 hour')"), "no slide"),
+        (format!("{count}'1 hour', 'all time')"), "no slide"),
+        ("SELECT id, window(created_at, 'all time') AS w FROM events".to_owned(), "kept for all time"),
+        (format!("{count}'all time') UNION ALL {count}'1 hour')"), "over windows and over all time"),
+    ] {
+        let said = refused(&sql).await;
+        assert!(said.contains(message), "{sql}\n  {said}");
+    }
+    let slides = JobOptions { slide: Some(Span::from_secs(60)), window: Some(Span::ALL_TIME), ..JobOptions::default() };
+    let of = format!("SET job.slide = '1 minute';\n{count}'${{window}}')");
+    assert!(
+        Job::plan(&source(&of), &slides).await.is_err_and(|error| error.hint().is_some_and(|h| h.contains("slide")))
+    );
+    // The slide of the file is that of its windows with a length.
+    let file = JobOptions { slide: None, ..slides };
+    assert!(Job::plan(&source(&of), &file).await.expect("job").over_all_time());
+}
+
+#[tokio::test]
 async fn a_job_reads_one_table() {
     let of = |table: &str, time: &str| {
         format!("SELECT window.end AS e, count(*) AS n FROM {table} GROUP BY window({time}, '1 hour')")

@@ -108,12 +108,30 @@ pub(crate) fn cut(plan: LogicalPlan, tables: &[TableSpec], cuts: &mut Vec<Cut>) 
             return Err(Error::job(format!("table `{table}` is read beside windows, without one"))
                 .with_hint("group its rows by window(…) too, and join on the windows' ends"));
         }
-        return Ok((Kind::Windowed, upper));
+        return Ok((kind_of(&upper, cuts)?, upper));
     }
     if refused_below(&plan, tables)?.is_none() {
         return Ok((Kind::Stateless, plan));
     }
     cut_all_time(plan, tables, cuts)
+}
+
+/// Whether the windows that a query reads close as time goes on, or there is one over all time.
+fn kind_of(upper: &LogicalPlan, cuts: &[Cut]) -> Result<Kind> {
+    let mut kinds = Vec::new();
+    exists(upper, |node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            let cut = Cut::of_closed(scan.table_name.table()).and_then(|number| cuts.get(number));
+            kinds.extend(cut.map(|cut| if cut.spec.is_some() { Kind::Windowed } else { Kind::AllTime }));
+        }
+        false
+    });
+    match (kinds.contains(&Kind::Windowed), kinds.contains(&Kind::AllTime)) {
+        (true, true) => Err(Error::job("a query is over windows and over all time at once")
+            .with_hint("make two of it: INSERT INTO … SELECT … for each")),
+        (false, true) => Ok(Kind::AllTime),
+        _ => Ok(Kind::Windowed),
+    }
 }
 
 /// An aggregate over all time, where every table is aggregated row by row; else the query needs all rows at once.
@@ -236,14 +254,17 @@ fn cut_aggregate(aggregate: &Aggregate, at: usize, tables: &[TableSpec], cuts: &
     let call = window_call(&aggregate.group_expr[at]).ok_or_else(|| Error::internal("a window is no call"))?;
     let (time, spec) = window_arguments(call)?;
     let above = check_time(&aggregate.input, &time, tables, cuts)?;
-    let pane = ScalarUDF::new_from_impl(Pane::new(spec)).call(vec![cast(time.clone(), time_type())]);
+    let pane = match spec {
+        Some(spec) => ScalarUDF::new_from_impl(Pane::new(spec)).call(vec![cast(time.clone(), time_type())]),
+        None => lit(0_i64),
+    };
     let input = LogicalPlanBuilder::from(Arc::clone(&aggregate.input)).filter(time.is_not_null())?.build()?;
     let lower = LogicalPlanBuilder::from(with_pane(&input, pane)?)
         .aggregate(pane_and_keys(&aggregate.group_expr, Some(at)), aggregate.aggr_expr.clone())?
         .build()?;
     admission::check(&lower)?;
     let cut = Cut {
-        spec: Some(spec),
+        spec,
         lower,
         aggregates: true,
         window_at: Some(at),
@@ -312,6 +333,9 @@ fn cut_rows(projection: &Projection, tables: &[TableSpec], cuts: &mut Vec<Cut>) 
         return Err(Error::job("a SELECT calls `window` with different arguments").with_hint("use one window a SELECT"));
     };
     let (time, spec) = window_arguments(call)?;
+    let Some(spec) = spec else {
+        return Err(Error::job("rows cannot be kept for all time").with_hint("group them by window(…)"));
+    };
     let above = check_time(&projection.input, &time, tables, cuts)?;
     let input = projection.input.schema();
     let mut used: Vec<usize> = Vec::new();

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StructArray, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StructArray, TimestampMicrosecondArray, new_null_array,
+};
 use arrow::compute::prep_null_mask_filter;
 use arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::common::DFSchema;
@@ -135,7 +137,8 @@ pub(crate) struct Assembly {
     pub(crate) state: SchemaRef,
     closed: SchemaRef,
     window_at: Option<usize>,
-    size: i64,
+    /// Length of a window in microseconds; none over all time, where a window has no bounds.
+    size: Option<i64>,
 }
 
 impl Assembly {
@@ -152,7 +155,7 @@ impl Assembly {
             }
             false => (None, session.create_physical_plan(&cut.lower).await?.schema()),
         };
-        let size = cut.spec.map_or(0, |spec| spec.size());
+        let size = cut.spec.map(|spec| spec.size());
         Ok(Self { stages, state, closed: Arc::clone(&cut.closed), window_at: cut.window_at, size })
     }
 
@@ -182,7 +185,11 @@ impl Assembly {
                 let times: TimestampMicrosecondArray = starts.unary(|start| start + add);
                 Ok(arrow::compute::cast(&times, &time_type())?)
             };
-            let window = StructArray::try_new(window_fields(), vec![time(0)?, time(self.size)?], None)?;
+            let bounds = match self.size {
+                Some(size) => vec![time(0)?, time(size)?],
+                None => vec![new_null_array(&time_type(), merged.num_rows()); 2],
+            };
+            let window = StructArray::try_new(window_fields(), bounds, None)?;
             columns.insert(at, Arc::new(window));
         }
         Ok(RecordBatch::try_new(Arc::clone(&self.closed), columns)?)

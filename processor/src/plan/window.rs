@@ -40,16 +40,23 @@ pub(crate) fn window_at(aggregate: &Aggregate) -> Option<usize> {
     aggregate.group_expr.iter().position(|expr| window_call(expr).is_some())
 }
 
-/// The time and the lengths of a call.
-pub(crate) fn window_arguments(call: &ScalarFunction) -> Result<(Expr, WindowSpec)> {
+/// The time and the lengths of a call; without lengths it is one window over all time.
+pub(crate) fn window_arguments(call: &ScalarFunction) -> Result<(Expr, Option<WindowSpec>)> {
     let (time, lengths) = call.args.split_first().ok_or_else(|| Error::job("`window` takes a time first"))?;
     let lengths = lengths.iter().map(length).collect::<Result<Vec<i64>>>()?;
     let size = *lengths.first().ok_or_else(|| Error::job("`window` takes a size"))?;
+    if lengths.contains(&Span::ALL_TIME.micros()) {
+        return match lengths.as_slice() {
+            [_] => Ok((time.clone(), None)),
+            _ => Err(Error::job("a window over all time has no slide and no start")
+                .with_hint("leave the slide out, or give the window a length")),
+        };
+    }
     let slide = lengths.get(1).copied().unwrap_or(size);
     let origin = lengths.get(2).copied().unwrap_or(0);
     let spec =
         WindowSpec::try_new(size, slide, origin).map_err(|(message, hint)| Error::job(message).with_hint(hint))?;
-    Ok((time.clone(), spec))
+    Ok((time.clone(), Some(spec)))
 }
 
 /// A length in microseconds: text, an interval without months, or an integer, which is microseconds as in Spark.
@@ -75,7 +82,7 @@ fn signed(text: &str) -> Result<i64> {
     let trimmed = text.trim();
     match trimmed.strip_prefix('-') {
         Some(rest) => Span::parse(rest).map(|span| -span.micros()).map_err(Error::job),
-        None => Span::parse(trimmed).map(Span::micros).map_err(Error::job),
+        None => Span::parse_window(trimmed).map(Span::micros).map_err(Error::job),
     }
 }
 

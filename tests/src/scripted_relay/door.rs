@@ -50,7 +50,7 @@ fn information(document: Option<&str>) -> String {
     }
 }
 
-async fn answer_with(stream: &mut TcpStream, answer: &str) {
+pub(crate) async fn answer_with(stream: &mut TcpStream, answer: &str) {
     // The client may have gone; then nobody needs the answer.
     let _ = stream.write_all(answer.as_bytes()).await;
     let _ = stream.shutdown().await;
@@ -71,7 +71,7 @@ async fn drain(stream: &TcpStream) {
 }
 
 /// The first bytes, up to the end of an HTTP head; left in the socket. What is no HTTP is what has come first.
-async fn head(stream: &TcpStream) -> Option<String> {
+pub(crate) async fn head(stream: &TcpStream) -> Option<String> {
     let mut bytes = vec![0; HEAD_BYTES_MAX];
     loop {
         let read = stream.peek(&mut bytes).await.ok().filter(|read| *read > 0)?;

@@ -13,7 +13,7 @@
 //! demand. Read in this order: `plot` (what can be told), `store`, `connection`, `door`, `frame` (raw bytes).
 
 mod connection;
-mod door;
+pub(crate) mod door;
 mod frame;
 mod plot;
 mod store;

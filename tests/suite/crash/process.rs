@@ -39,6 +39,11 @@ impl Heard {
         self.lines.iter().any(|line| line.contains(words))
     }
 
+    /// Lines with these words.
+    pub(crate) fn count(&self, words: &str) -> usize {
+        self.lines.iter().filter(|line| line.contains(words)).count()
+    }
+
     fn hear(&mut self, line: String) {
         let record = serde_json::from_str::<Value>(&line).ok().filter(|record| record["durationMs"].is_object());
         let Some(record) = record else { return self.lines.push(line) };

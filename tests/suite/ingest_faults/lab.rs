@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use event::Clock;
 use ingest::lake::{LanderSettings, land};
-use ingest::{Backoff, Components, Counters, CountersSnapshot, IntakeSettings, NostrSettings};
+use ingest::{Backoff, Components, Counters, CountersSnapshot, IntakeSettings, NostrSettings, OpenSeaSettings};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -73,24 +73,57 @@ impl Lab {
     }
 
     fn run_on(&self, log: &Arc<dyn Log>, settings: NostrSettings) -> Run {
+        let intake = settings.intake.clone();
+        self.start(log, intake, |components, stop| ingest::nostr(settings, components, stop))
+    }
+
+    /// Follows a stream until it is stopped.
+    pub(super) fn stream(&self, settings: OpenSeaSettings) -> Run {
+        let intake = settings.intake.clone();
+        self.start(&self.log, intake, |components, stop| ingest::opensea(settings, components, stop))
+    }
+
+    /// Runs a source, and a lander behind it.
+    fn start<F: Future<Output = ingest::Result<()>> + Send + 'static>(
+        &self,
+        log: &Arc<dyn Log>,
+        intake: IntakeSettings,
+        source: impl FnOnce(Components, CancellationToken) -> F,
+    ) -> Run {
         let components =
             Components { log: Arc::clone(log), clock: self.clock.clone(), counters: Arc::new(Counters::default()) };
         let (counters, stop) = (Arc::clone(&components.counters), CancellationToken::new());
+        let source = source(components.clone(), stop.clone());
         let mut task = JoinSet::new();
-        task.spawn(ingest_and_land(settings, components, Arc::clone(&self.lake), stop.clone()));
+        task.spawn(ingest_and_land(intake, source, components, Arc::clone(&self.lake)));
         Run { counters, stop, task }
     }
 
     /// What the topic holds.
     pub(super) async fn topic(&self) -> Vec<Held> {
-        read_log(self.log.as_ref(), TOPIC).await
+        self.records_of(TOPIC).await
+    }
+
+    /// What any topic holds.
+    pub(super) async fn records_of(&self, topic: &str) -> Vec<Held> {
+        read_log(self.log.as_ref(), topic).await
+    }
+
+    /// The log that is run on.
+    pub(super) fn log(&self) -> &dyn Log {
+        self.log.as_ref()
     }
 
     /// Records of the rejected topic, by reason.
     pub(super) async fn rejected(&self) -> BTreeMap<String, usize> {
-        let ranges = self.log.ranges(REJECTED).await.expect("the topic exists");
+        self.rejected_in(REJECTED).await
+    }
+
+    /// Records of any rejected topic, by reason.
+    pub(super) async fn rejected_in(&self, topic: &str) -> BTreeMap<String, usize> {
+        let ranges = self.log.ranges(topic).await.expect("the topic exists");
         let from = ranges.iter().map(|range| (range.partition, range.start)).collect();
-        let mut reader = self.log.reader(REJECTED, from).await.expect("a reader");
+        let mut reader = self.log.reader(topic, from).await.expect("a reader");
         let mut reasons = BTreeMap::new();
         while reader.positions().iter().zip(&ranges).any(|((_, next), range)| *next < range.end) {
             for record in reader.read(10_000, SOON).await.expect("records") {
@@ -120,16 +153,17 @@ pub(super) fn owed_by(relays: &[&ScriptedRelay]) -> Owed {
 }
 
 async fn ingest_and_land(
-    settings: NostrSettings,
+    intake: IntakeSettings,
+    source: impl Future<Output = ingest::Result<()>>,
     components: Components,
     lake: Arc<dyn ObjectStore>,
-    stop: CancellationToken,
 ) -> ingest::Result<()> {
-    ingest::create_topics(components.log.as_ref(), &settings.intake).await?;
-    let (landing, drain) = (LanderSettings { rows_max: 200, ..LanderSettings::default() }, CancellationToken::new());
+    ingest::create_topics(components.log.as_ref(), &intake).await?;
+    let landing = LanderSettings { topic: intake.topic, rows_max: 200, ..LanderSettings::default() };
+    let drain = CancellationToken::new();
     let mut lander = JoinSet::new();
-    lander.spawn(land(landing, components.clone(), lake, Path::default(), drain.clone()));
-    let received = ingest::nostr(settings, components, stop).await;
+    lander.spawn(land(landing, components, lake, Path::default(), drain.clone()));
+    let received = source.await;
     drain.cancel();
     lander.join_next().await.expect("a lander").expect("it does not panic")?;
     received
@@ -221,7 +255,7 @@ pub(super) fn quick() -> NostrSettings {
 }
 
 /// Waits until something holds that no counter tells, and demands it.
-pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + SOON;
     while !holds() {
         assert!(Instant::now() < deadline, "{what}: not within {SOON:?}");

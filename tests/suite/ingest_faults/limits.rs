@@ -26,7 +26,7 @@ fn taken(relay: &RelaySnapshot) -> u64 {
     relay.events - relay.copies
 }
 
-async fn relays(count: usize) -> Vec<ScriptedRelay> {
+pub(super) async fn relays(count: usize) -> Vec<ScriptedRelay> {
     let mut relays = Vec::new();
     for number in 0..count {
         relays.push(ScriptedRelay::honest(&notes(&format!("stored {number}"), 20)).await);
@@ -39,7 +39,7 @@ fn urls(relays: &[ScriptedRelay]) -> Vec<String> {
 }
 
 /// Follows the relays, has what they have stored, and shuts the gate.
-async fn shut(lab: &Lab, relays: &[ScriptedRelay], spill_dir: PathBuf) -> Run {
+pub(super) async fn shut(lab: &Lab, relays: &[ScriptedRelay], spill_dir: PathBuf) -> Run {
     let settings = NostrSettings {
         relays: urls(relays),
         room_bytes: ROOM,
@@ -56,7 +56,7 @@ async fn shut(lab: &Lab, relays: &[ScriptedRelay], spill_dir: PathBuf) -> Run {
 }
 
 /// Publishes on every relay until two of them have been closed; what was seen at the first sight of each stage.
-async fn flooded(run: &Run, relays: &[ScriptedRelay]) -> [CountersSnapshot; 2] {
+pub(super) async fn flooded(run: &Run, relays: &[ScriptedRelay]) -> [CountersSnapshot; 2] {
     for (number, relay) in relays.iter().enumerate() {
         notes(&format!("while the log is away {number}"), 150).iter().for_each(|note| relay.publish(note));
     }
@@ -65,7 +65,7 @@ async fn flooded(run: &Run, relays: &[ScriptedRelay]) -> [CountersSnapshot; 2] {
     [paused, closed]
 }
 
-async fn opened(lab: &Lab, run: Run, relays: &[ScriptedRelay]) {
+pub(super) async fn opened(lab: &Lab, run: Run, relays: &[ScriptedRelay]) {
     lab.gate.open();
     let all: usize = relays.iter().map(|relay| relay.holds().len()).sum();
     run.until_long("everything published", |counters| counters.published >= all as u64).await;

@@ -7,6 +7,7 @@
 //! fails when it has not happened soon.
 
 mod connection;
+mod disk;
 mod gate;
 mod group;
 mod hostile;
@@ -15,6 +16,7 @@ mod lab;
 mod limits;
 mod manners;
 mod negentropy;
+mod opensea;
 mod place;
 mod real;
 mod relay_file;

@@ -13,7 +13,7 @@ use tests::audit::{Held, Owed, audit, audit_unfinished, read_kafka, read_lake, r
 use tests::scripted_relay::ScriptedRelay;
 use tests::{S3Test, kafka, s3, tidegate, unique};
 use tokio::runtime::Runtime;
-use topic::EmbeddedLog;
+use topic::{EmbeddedLog, KafkaLog, KafkaSettings, Log};
 
 use crate::crash::process::Process;
 
@@ -60,6 +60,11 @@ impl Place {
         Some(Self { services: Some(services), ..Self::embedded() })
     }
 
+    /// A directory below the data directory: `log`, `lake`.
+    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
     /// Where the store is, `http://host:port`.
     pub(super) fn store_endpoint(&self) -> &str {
         &self.services.as_ref().expect("a place with a store").store.endpoint
@@ -77,6 +82,14 @@ impl Place {
             self.lake(&mut command);
         }
         command.args(more);
+        Process::start(command)
+    }
+
+    /// Starts `tidegate ingest opensea`, with a lander that writes small objects.
+    pub(super) fn opensea(&self, endpoint: &str, key: &str, more: &[&str]) -> Process {
+        let mut command = self.command(&["ingest", "opensea", "--partitions", "2", "--endpoint", endpoint]);
+        self.lake(&mut command);
+        command.args(more).env("OPENSEA_API_KEY", key);
         Process::start(command)
     }
 
@@ -114,11 +127,21 @@ impl Place {
     pub(super) fn records_of(&self, topic: &str) -> Vec<Held> {
         match &self.services {
             Some(services) => read_kafka(&services.brokers, topic),
-            None => {
-                let log = EmbeddedLog::open(&self.dir.path().join("log"), Clock::system()).expect("the log");
-                self.runtime.block_on(read_log(&log, topic))
-            }
+            None => self.runtime.block_on(read_log(self.log().as_ref(), topic)),
         }
+    }
+
+    /// The log; no process may have an embedded one open.
+    pub(super) fn log(&self) -> Arc<dyn Log> {
+        match &self.services {
+            Some(services) => Arc::new(KafkaLog::connect(KafkaSettings::new(&services.brokers)).expect("settings")),
+            None => Arc::new(EmbeddedLog::open(&self.dir.path().join("log"), Clock::system()).expect("the log")),
+        }
+    }
+
+    /// Everything that is kept without a server.
+    pub(super) fn dir(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     /// Host and port of the broker.

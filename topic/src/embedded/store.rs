@@ -198,7 +198,7 @@ impl Store {
     fn write_books(&self, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&self.books, key, value);
-        batch.commit().map_err(|error| self.error("could not write to", error))
+        batch.commit().map_err(|error| self.write_error("could not write to", error))
     }
 
     /// Writes a batch to disk, then makes it visible. The caller keeps others from writing meanwhile.
@@ -220,7 +220,7 @@ impl Store {
             let key = books::offset(&commit.group, &commit.topic, commit.partition);
             items.insert(&self.books, key, commit.offset.to_be_bytes());
         }
-        items.commit().map_err(|error| self.error("could not commit to", error))?;
+        items.commit().map_err(|error| self.write_error("could not commit to", error))?;
         self.publish(batch, &ends);
         Ok(())
     }
@@ -378,6 +378,21 @@ impl Store {
         Error::new(kind_of(&error), message).with_source(error)
     }
 
+    /// After a failed write or fsync fjall takes nothing more: whether the batch is on disk is known after a restart.
+    fn write_error(&self, tried: &str, error: fjall::Error) -> Error {
+        match kind_of(&error) {
+            ErrorKind::Unavailable => {
+                let message = format!(
+                    "{tried} the embedded log in `{}`, which takes nothing more until tidegate is started again; is the \
+                     disk full?",
+                    self.dir.display()
+                );
+                Error::new(ErrorKind::Stopped, message).with_source(error)
+            }
+            _ => self.error(tried, error),
+        }
+    }
+
     fn read_error(&self, topic: &Topic, partition: i32, error: fjall::Error) -> Error {
         self.error(&format!("could not read topic `{}` partition {partition} of", topic.name), error)
     }
@@ -431,7 +446,6 @@ fn kind_of(error: &fjall::Error) -> ErrorKind {
     use fjall::Error as E;
     match error {
         E::Locked => ErrorKind::Config,
-        // After a failed fsync nothing more is taken; whether the batch is on disk is known after a restart.
         E::Io(_) | E::Poisoned | E::Storage(fjall::LsmError::Io(_)) => ErrorKind::Unavailable,
         E::KeyspaceDeleted => ErrorKind::Internal,
         _ => ErrorKind::Data,

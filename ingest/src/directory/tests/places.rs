@@ -12,8 +12,9 @@ use tempfile::TempDir;
 
 use super::{A, Said, after, of, rules, written};
 use crate::directory::PlaceSource;
+use crate::directory::geo::country;
 use crate::directory::mmdb::{BUILT, database};
-use crate::directory::place::{GeoDatabase, country, of_geohash};
+use crate::directory::place::{GeoDatabase, of_geohash};
 use crate::directory::state::{Directory, Rules};
 use crate::error::ErrorKind;
 

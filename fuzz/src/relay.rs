@@ -1,0 +1,4 @@
+//! The reader of frames, as in `ingest`.
+
+#[path = "../../ingest/src/relay/message.rs"]
+pub(crate) mod message;

@@ -1,0 +1,22 @@
+CREATE TABLE "dvm" (
+    "window_start" timestamp with time zone NOT NULL,
+    "window_end" timestamp with time zone NOT NULL,
+    "job_kind" bigint NOT NULL,
+    "requests" bigint NOT NULL,
+    "results" bigint NOT NULL,
+    "feedback" bigint NOT NULL,
+    "customers" bigint NOT NULL,
+    "dvms" bigint NOT NULL,
+    PRIMARY KEY ("window_start", "window_end", "job_kind")
+);
+
+-- How far each topic is in its table.
+CREATE TABLE IF NOT EXISTS tidegate_sink (
+    table_name text NOT NULL,
+    topic text NOT NULL,
+    next_offsets jsonb NOT NULL,
+    run text NOT NULL,
+    place text NOT NULL,
+    since timestamptz NOT NULL,
+    PRIMARY KEY (table_name, topic)
+);

@@ -1,0 +1,23 @@
+CREATE TABLE "relays" (
+    "window_start" timestamp with time zone NOT NULL,
+    "window_end" timestamp with time zone NOT NULL,
+    "relay" text NOT NULL,
+    "events" bigint NOT NULL,
+    "first_deliveries" bigint NOT NULL,
+    "copies" bigint NOT NULL,
+    "lateness_avg_ms" bigint,
+    "lateness_max_ms" bigint,
+    "row_key" bytea NOT NULL,
+    PRIMARY KEY ("row_key")
+);
+
+-- How far each topic is in its table.
+CREATE TABLE IF NOT EXISTS tidegate_sink (
+    table_name text NOT NULL,
+    topic text NOT NULL,
+    next_offsets jsonb NOT NULL,
+    run text NOT NULL,
+    place text NOT NULL,
+    since timestamptz NOT NULL,
+    PRIMARY KEY (table_name, topic)
+);
