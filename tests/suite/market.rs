@@ -108,9 +108,8 @@ fn assert_same_rows(read: &[Value], wanted: &[Value], what: &str) {
     assert!(odd.is_none() && read.len() == wanted.len(), "{what}: {} of {}; {odd:#?}", read.len(), wanted.len());
 }
 
-#[test]
-fn frames_of_a_file_become_the_rows_that_a_script_with_exact_decimals_makes_of_them() {
-    let stage = Stage::embedded();
+/// Frames go in by a file, and come out as the script has them.
+fn frames_of_a_file_become_rows(stage: &Stage) {
     let mut frames = [real_frames(), testnet_frames(), hard_frames()].concat();
     let all = frames.len();
     frames.extend(Traffic::new(6, 4_000));
@@ -125,7 +124,7 @@ fn frames_of_a_file_become_the_rows_that_a_script_with_exact_decimals_makes_of_t
     for said_of in [format!("published {}", grouped(rows)), format!("filtered {control}")] {
         assert!(said.contains(&said_of), "{said_of}: {said}");
     }
-    assert_same_rows(&rows_of(&stage), &golden.rows, "Parquet");
+    assert_same_rows(&rows_of(stage), &golden.rows, "Parquet");
 
     let read =
         |topic: &str| finish(&mut stage.log_command(&["topic", "read", topic, "--until-latest"])).success().ndjson();
@@ -138,13 +137,30 @@ fn frames_of_a_file_become_the_rows_that_a_script_with_exact_decimals_makes_of_t
         assert_eq!(said, [Some("file"), Some("backfill")], "{record}");
     }
     let sent: BTreeSet<String> = golden.frames.iter().map(|frame| hex(frame)).collect();
-    let kept = sql(&stage, "SELECT encode(raw, 'hex') AS raw FROM market");
+    let kept = sql(stage, "SELECT encode(raw, 'hex') AS raw FROM market");
     assert!(kept.iter().all(|row| sent.contains(row["raw"].as_str().expect("hex"))), "byte for byte");
     let rejected = read(&format!("{}.rejected", stage.topic()));
     assert_eq!(rejected.len() as u64, refused, "whatever is no row is here");
     // What the topic holds is known to the next run.
     let said = ingest();
-    assert!(said.contains("published 0") && rows_of(&stage).len() as u64 == rows, "{said}");
+    assert!(said.contains("published 0") && rows_of(stage).len() as u64 == rows, "{said}");
+}
+
+#[test]
+fn frames_of_a_file_become_the_rows_that_a_script_with_exact_decimals_makes_of_them() {
+    frames_of_a_file_become_rows(&Stage::embedded());
+}
+
+mod kafka {
+    mod minio {
+        use tests::stage::Stage;
+
+        #[test]
+        fn frames_of_a_file_become_the_rows_that_a_script_makes_of_them() {
+            let Some(stage) = Stage::services() else { return };
+            super::super::frames_of_a_file_become_rows(&stage);
+        }
+    }
 }
 
 /// 1,204

@@ -228,8 +228,12 @@ fn amounts_follow_the_decimals_of_their_token() {
         assert_eq!((event.payment_decimals, event.amount, event.amount_eth), (None, None, None));
         assert_eq!(event.price_basis, Some(PriceBasis::Rate));
     }
-    let huge = sold(json!({"sale_price": format!("1{}", "0".repeat(58))}));
-    assert_eq!(refused(&huge), Reason::OutOfRange);
+    // The least that is too much is 10^40 tokens.
+    for (price, fits) in [(format!("1{}", "0".repeat(58)), false), ("9".repeat(58), true)] {
+        let json = sold(json!({"sale_price": price, "payment_token": {"decimals": 18}}));
+        let parsed = MarketEvent::parse_event(json.as_bytes()).map(|event| event.amount.is_some());
+        assert_eq!(parsed.map_err(|refused| refused.reason), if fits { Ok(true) } else { Err(Reason::OutOfRange) });
+    }
 }
 
 #[test]
