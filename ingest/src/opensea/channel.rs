@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::coverage::{Band, Gap, GapReason, LastPage, Ledger, Line, Page, Proof};
+use crate::relay::HEALTHY;
 
 /// A refused channel is tried again this much later, since its collection may come to be.
 const REFUSED_AGAIN: Duration = Duration::from_secs(600);
@@ -34,8 +35,9 @@ pub(super) enum State {
 pub(super) struct Channel {
     pub(super) topic: String,
     pub(super) state: State,
-    /// Joins in a row that came to nothing.
-    pub(super) failures: u32,
+    /// Joins in a row that came to nothing, or did not last.
+    failures: u32,
+    joined_at: Option<Instant>,
     heard: Heard,
 }
 
@@ -43,7 +45,8 @@ impl Channel {
     /// The channel `topic` of the server at `relay`; `now` is in seconds since 1970.
     pub(super) fn new(topic: String, relay: &Arc<str>, ledger: &Arc<Ledger>, now: i64) -> Self {
         let line = Line { relay: Arc::clone(relay), kinds: topic.clone() };
-        Self { topic, state: State::Waiting(Instant::now()), failures: 0, heard: Heard::new(ledger, line, now) }
+        let heard = Heard::new(ledger, line, now);
+        Self { topic, state: State::Waiting(Instant::now()), failures: 0, joined_at: None, heard }
     }
 
     pub(super) fn is_joined(&self) -> bool {
@@ -74,27 +77,33 @@ impl Channel {
     pub(super) fn joined(&mut self, now: i64) -> bool {
         if let State::Joining(reference, _) = self.state {
             self.state = State::Joined(reference);
-            self.failures = 0;
+            self.joined_at = Some(Instant::now());
             return self.heard.begin(now);
         }
         false
     }
 
     pub(super) fn refused(&mut self) {
-        self.failures += 1;
         self.state = State::Refused(Instant::now() + REFUSED_AGAIN);
     }
 
-    /// It is to be joined again after `wait`.
-    pub(super) fn ended(&mut self, wait: Duration) {
-        self.failures += 1;
-        self.lost(Instant::now() + wait);
+    /// It came to nothing or has ended: how often it did in a row; one that lasted was healthy.
+    pub(super) fn failed(&mut self) -> u32 {
+        let lasted = self.joined_at.take().is_some_and(|at| at.elapsed() >= HEALTHY);
+        self.failures = if lasted { 1 } else { self.failures + 1 };
+        self.failures
     }
 
-    /// It is to be joined anew at `at`, without a fault of its own.
-    pub(super) fn lost(&mut self, at: Instant) {
+    /// It is to be joined again after `wait`.
+    pub(super) fn again(&mut self, wait: Duration) {
         self.heard.lost();
-        self.state = State::Waiting(at);
+        self.state = State::Waiting(Instant::now() + wait);
+    }
+
+    /// The connection is another one, or none: what went wrong on the one before says nothing.
+    pub(super) fn anew(&mut self) {
+        (self.failures, self.joined_at) = (0, None);
+        self.again(Duration::ZERO);
     }
 
     /// The answer to a heartbeat that was sent at the second `sent_at`.
@@ -226,7 +235,7 @@ mod tests {
         let mut first = channel(&ledger, 100);
         assert!(!join(&mut first, 100));
         first.beat(130);
-        first.lost(Instant::now());
+        first.anew();
         first.beat(140);
         assert!(join(&mut first, 150));
         assert_eq!(held(&ledger, &first), (vec![(100, 130)], vec![(130, 150)]));
@@ -236,6 +245,21 @@ mod tests {
         let mut next = channel(&ledger, 500);
         assert!(join(&mut next, 501));
         assert_eq!(held(&ledger, &next), (vec![(100, 130), (150, 170)], vec![(170, 501)]));
+    }
+
+    #[test]
+    fn a_channel_that_does_not_last_waits_longer_and_longer() {
+        let mut channel = channel(&Arc::new(Ledger::default()), 100);
+        for failures in 1..4 {
+            join(&mut channel, 100);
+            assert_eq!(channel.failed(), failures);
+        }
+        join(&mut channel, 100);
+        channel.joined_at = channel.joined_at.and_then(|at| at.checked_sub(HEALTHY));
+        assert_eq!(channel.failed(), 1);
+        assert_eq!(channel.failed(), 2);
+        channel.anew();
+        assert_eq!(channel.failed(), 1);
     }
 
     #[test]
@@ -255,7 +279,7 @@ mod tests {
         let mut channel = channel(&ledger, 100);
         join(&mut channel, 100);
         channel.beat(130);
-        channel.lost(Instant::now());
+        channel.anew();
         assert!(join(&mut channel, 90));
         channel.beat(95);
         let (bands, gaps) = held(&ledger, &channel);

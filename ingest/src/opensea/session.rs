@@ -15,7 +15,7 @@ use crate::coverage::Page;
 use crate::intake::NotTaken;
 use crate::metrics::add;
 use crate::opensea::Follower;
-use crate::opensea::channel::State;
+use crate::opensea::channel::{Channel, State};
 use crate::opensea::frame::{self, Frame};
 use crate::relay::Socket;
 
@@ -78,7 +78,7 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     pub(super) fn new(follower: &'a mut Follower, socket: Socket) -> Self {
         let now = Instant::now();
-        follower.channels.iter_mut().for_each(|channel| channel.lost(now));
+        follower.channels.iter_mut().for_each(Channel::anew);
         let next_beat = now + follower.settings.heartbeat_interval;
         Self { follower, socket, references: 0, beat: None, next_beat, channels_wake: Some(now), junk: 0 }
     }
@@ -96,8 +96,7 @@ impl<'a> Session<'a> {
                 break end;
             }
         };
-        let now = Instant::now();
-        self.follower.channels.iter_mut().for_each(|channel| channel.lost(now));
+        self.follower.channels.iter_mut().for_each(Channel::anew);
         if !matches!(end, End::Lost { .. }) {
             // It may be gone already; then there is nobody to say goodbye to.
             drop(timeout(CLOSE_TIMEOUT, self.socket.close(None)).await);
@@ -178,10 +177,10 @@ impl<'a> Session<'a> {
 
     fn join_unanswered(&mut self, at: usize) -> Step {
         let limit = self.follower.settings.join_timeout;
-        let failures = self.follower.channels[at].failures + 1;
+        let failures = self.follower.channels[at].failed();
         let wait = self.follower.jittered(failures);
         let channel = &mut self.follower.channels[at];
-        channel.ended(wait);
+        channel.again(wait);
         tracing::warn!(relay = %self.follower.settings.endpoint, channel = channel.topic, "no answer to a join within {limit:?}, will be tried again");
         match failures >= JOINS_UNANSWERED_MAX && !self.follower.channels.iter().any(|channel| channel.is_joined()) {
             true => Err(End::lost(format!("no answer to {JOINS_UNANSWERED_MAX} joins"))),
@@ -231,7 +230,7 @@ impl<'a> Session<'a> {
             self.follower.channels.iter_mut().for_each(|channel| channel.beat(beat.sent_at));
             return Ok(());
         }
-        let under = |channel: &crate::opensea::channel::Channel| channel.is_joining() && channel.is_under(reference);
+        let under = |channel: &Channel| channel.is_joining() && channel.is_under(reference);
         let Some(at) = self.follower.channels.iter().position(under) else { return Ok(()) };
         self.channels_wake = Some(Instant::now());
         match refused {
@@ -268,8 +267,9 @@ impl<'a> Session<'a> {
         if join_ref.is_some_and(|join_ref| !self.follower.channels[at].is_under(join_ref)) {
             return Ok(());
         }
-        let wait = self.follower.jittered(self.follower.channels[at].failures + 1);
-        self.follower.channels[at].ended(wait);
+        let failures = self.follower.channels[at].failed();
+        let wait = self.follower.jittered(failures);
+        self.follower.channels[at].again(wait);
         self.channels_wake = Some(Instant::now());
         let how = if crashed { "crashed" } else { "was closed" };
         tracing::warn!(relay = %self.follower.settings.endpoint, channel = topic, wait_ms = wait.as_millis(), "a channel {how}, will be joined again");

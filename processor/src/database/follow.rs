@@ -125,11 +125,11 @@ impl Follower {
             if shutdown.is_cancelled() && !matches!(end, End::After(_)) {
                 return Ok(self.done);
             }
-            if let End::After(job) = &end
-                && job.is_cancelled()
-                && goal.is_none()
-            {
-                goal = Some(self.log.written(&self.topic).await?);
+            if goal.is_none() && matches!(&end, End::After(job) if job.is_cancelled()) {
+                match self.log.written(&self.topic).await {
+                    Err(error) if waits(&error, &shutdown) => tokio::time::sleep(READ_WAIT).await,
+                    written => goal = Some(written?),
+                }
                 continue;
             }
             let read = tokio::select! {
@@ -138,15 +138,16 @@ impl Follower {
                 read = reader.read(RECORDS_MAX, READ_WAIT) => read,
             };
             match read {
-                Err(error) if error.kind() == topic::ErrorKind::Unavailable && !shutdown.is_cancelled() => {
-                    tracing::warn!(%error, "could not read, will try again");
-                }
+                Err(error) if waits(&error, &shutdown) => tokio::time::sleep(READ_WAIT).await,
                 read => self.take(&read?, reader.positions(), &shutdown).await?,
             }
             if looked.elapsed() >= self.pace.ends {
                 looked = Instant::now();
-                if self.grown(&reader.positions()).await? {
-                    reader = self.reader().await?;
+                match self.grown(&reader.positions()).await {
+                    Ok(None) => {}
+                    Ok(Some(grown)) => reader = grown,
+                    Err(error) if error.kind() == ErrorKind::Unavailable => {}
+                    Err(error) => return Err(error),
                 }
             }
         }
@@ -187,13 +188,13 @@ impl Follower {
         )))
     }
 
-    /// Whether there are partitions that are not read.
-    async fn grown(&self, read: &Offsets) -> Result<bool> {
+    /// Another reader, where there are partitions that are not read.
+    async fn grown(&self, read: &Offsets) -> Result<Option<Box<dyn Reader>>> {
         let known: HashSet<i32> = read.iter().map(|(partition, _)| *partition).collect();
-        match self.log.ranges(&self.topic).await {
-            Ok(ranges) => Ok(ranges.iter().any(|range| !known.contains(&range.partition))),
-            Err(error) if error.kind() == topic::ErrorKind::Unavailable => Ok(false),
-            Err(error) => Err(error.into()),
+        let ranges = self.log.ranges(&self.topic).await?;
+        match ranges.iter().all(|range| known.contains(&range.partition)) {
+            true => Ok(None),
+            false => Ok(Some(self.reader().await?)),
         }
     }
 
@@ -268,6 +269,15 @@ impl Follower {
         }
         Ok(())
     }
+}
+
+/// Whether the log is away, which is waited out as the job itself does, unless all is to stop.
+fn waits(error: &topic::Error, shutdown: &CancellationToken) -> bool {
+    let waits = error.kind() == topic::ErrorKind::Unavailable && !shutdown.is_cancelled();
+    if waits {
+        tracing::warn!(%error, "could not read, will try again");
+    }
+    waits
 }
 
 fn taken_over(table: &str, topic: &str, by: Option<Position>) -> Error {
