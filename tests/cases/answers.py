@@ -178,7 +178,23 @@ def main():
             rows += [bounds | row for row in job(of)]
         write(HERE / job.__name__ / "expected.jsonl", rows)
     market_cases("market", market_frames.frames(96))
+    market_cases("worked", list(market_frames.worked()))
     market_cases("fifty_assets", market_frames.fifty_assets())
+
+
+# Sales, volume in ETH and USD, floor and average in USD, lowest listing, unpriced sales: worked out by hand.
+NOTHING = "0.000000000000000000"
+WORKED = [
+    (0, NOTHING, NOTHING, None, None, "6.435800000000000000", 0),
+    (1, "0.005000000000000000", "6.435800000000000000", "6.435800000000000000", "6.435800000000000000", None, 0),
+    (1, "0.617283945500000000", "1234.691347789100000000", "617.345673894550000000", "617.345673894550000000", None, 0),
+    (1, "1000000000000." + 18 * "0", "1287160000000000." + 18 * "0", "1287160000000000." + 18 * "0",
+     "1287160000000000." + 18 * "0", None, 0),
+    # 1287.16 / 2^70 is 0.00000000000000000109…
+    (1, "1.000000000000000000", "1287.160000000000000000", "0.000000000000000001", "0.000000000000000001", None, 0),
+    (1, NOTHING, NOTHING, None, None, None, 1),
+    (1, "1.000000000000000000", "1287.160000000000000000", "1287.160000000000000000", "1287.160000000000000000", None, 0),
+]
 
 
 def market_cases(name, made):
@@ -189,7 +205,16 @@ def market_cases(name, made):
     wide = list(market_jobs.WIDE)
     cases = [(job, job, 3600, 1200 if job in wide else 3600) for job in [*wide, "global", "collections", "all"]]
     cases += [(job + "_all_time", job, None, None) for job in [*wide, "all"]]
-    if name != "market":
+    if name == "worked":
+        cases = [("worked", "collection_totals", 3600, 3600)]
+        rows = [row for _, row in market_jobs.answer("collection_totals", events, 3600, 3600, market_jobs.options())]
+        worked = [
+            (row["total_sales_count"], row["total_eth_volume"], row["total_usd_volume"], row["floor_assets_usd_price"],
+             row["avg_assets_usd_price"], row["floor_listings_usd_price"], row["unpriced_sales"])
+            for row in rows
+        ]
+        assert worked == WORKED, worked
+    if name == "fifty_assets":
         cases = [(name, "collections", 3600, 3600), (name + "_all_time", "collections", None, None)]
     for folder, job, size, slide in cases:
         outputs = collections.defaultdict(list)

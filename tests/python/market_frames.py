@@ -85,6 +85,34 @@ def resent(made):
         yield [None, None, "collection:*", event["event_type"], event]
 
 
+def worked():
+    """Prices that can be worked out by hand, an hour each: OpenSea's published listing, the same as a sale, six decimals,
+    10^30 wei, 2^70 items, no rate, no collection."""
+    eth = {"decimals": 18, "eth_price": "1.0", "usd_price": "1287.16"}
+    usdc = {"decimals": 6, "eth_price": "0.0005", "usd_price": "1.0001"}
+    orders = [
+        ("item_listed", "azuki", "5000000000000000", 1, eth),
+        ("item_sold", "azuki", "5000000000000000", 1, eth),
+        ("item_sold", "azuki", "1234567891", 2, usdc),
+        ("item_sold", "azuki", "1" + 30 * "0", None, eth),
+        ("item_sold", "azuki", "1" + 18 * "0", 2**70, eth),
+        ("item_sold", "azuki", "1" + 18 * "0", 1, eth | {"eth_price": None, "usd_price": "0"}),
+        ("item_sold", None, "1" + 18 * "0", 1, eth),
+    ]
+    for hour, (kind, slug, price, quantity, token) in enumerate(orders):
+        payload = {
+            "collection": {"slug": slug} if slug else None,
+            "item": {"nft_id": "ethereum/0xab/1"},
+            "event_timestamp": "2022-06-01T%02d:30:00.000000+00:00" % hour,
+            "order_hash": "0x%064x" % hour,
+            "sale_price" if kind == "item_sold" else "base_price": price,
+            "payment_token": token,
+        }
+        if quantity is not None:
+            payload["quantity"] = quantity
+        yield {"event_type": kind, "sent_at": None, "payload": payload}
+
+
 def fifty_assets():
     """Fifty assets of one collection, each sold once for the same and moved once."""
     made = []

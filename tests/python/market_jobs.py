@@ -83,14 +83,13 @@ def text(value):
 
 
 def rate(value):
-    """A rate as a fraction of integers; none where it is absent or zero."""
-    if not isinstance(value, str):
+    """A rate as a fraction of integers; none where it is absent, zero or 10^20 and more."""
+    if not isinstance(value, str) or not value[:1].isdigit():
         return None
     sign, digits, exponent = decimal.Decimal(value).as_tuple()
     number = int("".join(map(str, digits)))
-    if number == 0 or sign:
-        return None
-    return (number * 10**exponent, 1) if exponent >= 0 else (number, 10**-exponent)
+    worth = (number * 10**exponent, 1) if exponent >= 0 else (number, 10**-exponent)
+    return None if number == 0 or sign or worth[0] >= 10**20 * worth[1] else worth
 
 
 def nft(payload):

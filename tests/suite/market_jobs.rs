@@ -99,7 +99,7 @@ fn odd_frames_give_what_the_script_says(stage: &Stage) {
 
 /// Days of many collections: a column a metric.
 fn traffic_of_days_gives_what_the_script_says(stage: &Stage) {
-    let count = std::env::var("TIDEGATE_MARKET_FRAMES").ok().and_then(|count| count.parse().ok()).unwrap_or(50_000);
+    let count = std::env::var("TIDEGATE_MARKET_FRAMES").ok().and_then(|count| count.parse().ok()).unwrap_or(20_000);
     let path = stage.dir().join("traffic.jsonl");
     let mut file = fs::File::create(&path).map(BufWriter::new).expect("a file");
     Traffic::write(1, count, &mut file).and_then(|()| file.flush()).expect("written");

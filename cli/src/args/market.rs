@@ -21,8 +21,10 @@ A stream: '30 minutes', '5 minutes', '1 minute', '30 seconds'.
 `tidegate batch` and `tidegate stream` take any window.
 
 Examples:
-  tidegate global '1 hour' --raw-events-s3-uri s3a://raw-data/topics/OpenSeaRawEvents
-  tidegate all '1 minute' --kafka-brokers kafka:19092 --watermark-duration '1 minute'")]
+  tidegate global '1 hour' --kafka-brokers kafka:19092 \\
+    --raw-events-s3-uri s3a://raw-data/topics/OpenSeaRawEvents \\
+    --kafka-topic OpenSeaEnrichedGlobalEvents
+  tidegate all '1 minute' --watermark-duration '1 minute' --debug")]
 pub(crate) struct Args {
     /// Length of a window, which says whether it is a batch or a stream
     window: String,
