@@ -1,9 +1,9 @@
 CREATE TABLE "hashtags" (
-    "window_start" timestamp with time zone NOT NULL,
-    "window_end" timestamp with time zone NOT NULL,
-    "rank" numeric(20,0) NOT NULL,
+    "window_start" timestamp with time zone,
+    "window_end" timestamp with time zone,
+    "rank" numeric(20,0),
     "tag" text,
-    "events" bigint NOT NULL,
+    "events" bigint,
     "row_key" bytea NOT NULL,
     PRIMARY KEY ("row_key")
 );

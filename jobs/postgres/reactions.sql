@@ -1,9 +1,9 @@
 CREATE TABLE "reactions" (
-    "window_start" timestamp with time zone NOT NULL,
-    "window_end" timestamp with time zone NOT NULL,
-    "rank" numeric(20,0) NOT NULL,
+    "window_start" timestamp with time zone,
+    "window_end" timestamp with time zone,
+    "rank" numeric(20,0),
     "event_id" text,
-    "reactions" bigint NOT NULL,
+    "reactions" bigint,
     "row_key" bytea NOT NULL,
     PRIMARY KEY ("row_key")
 );

@@ -90,12 +90,12 @@ def printed(at):
     return f"{text}.{below // 1000:03}Z" if below % 1000 == 0 else f"{text}.{below:06}Z"
 
 
-def whole(written):
+def whole(written, digits_max):
     """A number of which not a digit may be lost."""
     if written is None or written == "null":
         return None
     digits = written[1:-1] if written.startswith('"') else written
-    if not re.fullmatch("[0-9]+", digits) or len(digits.lstrip("0")) > 76:
+    if not re.fullmatch("[0-9]+", digits) or len(digits.lstrip("0")) > digits_max:
         raise Refused
     return int(digits)
 
@@ -114,7 +114,7 @@ def column(number, places):
     if number is None:
         return None
     rounded = number.quantize(Decimal(1).scaleb(-places))
-    if rounded >= Decimal(10) ** 40:
+    if rounded >= Decimal(10) ** 30:
         raise Refused
     return f"{rounded:f}"
 
@@ -175,9 +175,9 @@ def row(event_type, sent_at, written):
     at = sent if at is None else at
     if at is None:
         raise Refused
-    quantity = whole(spans.get("quantity"))
-    price = whole(spans.get("sale_price"))
-    price = whole(spans.get("base_price")) if price is None else price
+    quantity = whole(spans.get("quantity"), 57)
+    price = whole(spans.get("sale_price"), 76)
+    price = whole(spans.get("base_price"), 76) if price is None else price
     token = payload.get("payment_token")
     decimals = part(token, "decimals")
     if isinstance(decimals, str) and re.fullmatch("[0-9]+", decimals):

@@ -12,6 +12,8 @@ use crate::rejection::{Reason, Rejection};
 
 /// Decimal places of amounts.
 const AMOUNT_PLACES: i64 = 36;
+/// Digits of amounts, so that a column of 76 holds the sum of ten thousand million of them.
+const AMOUNT_DIGITS_MAX: u32 = 66;
 /// Decimal places of rates, as columns have them.
 const RATE_PLACES: i64 = 18;
 /// Digits of a rate's column.
@@ -107,11 +109,11 @@ fn wide(number: i256) -> BigUint {
 
 /// An amount as its column holds it.
 fn column(unit: &str, amount: Option<BigUint>) -> Result<i256, Rejection> {
-    let fits = amount.filter(|amount| *amount < BigUint::from(10_u8).pow(76)).map(|amount| {
+    let fits = amount.filter(|amount| *amount < BigUint::from(10_u8).pow(AMOUNT_DIGITS_MAX)).map(|amount| {
         let mut bytes = [0; 32];
         let little = amount.to_bytes_le();
         bytes[..little.len()].copy_from_slice(&little);
         i256::from_le_bytes(bytes)
     });
-    fits.ok_or_else(|| Rejection::new(Reason::OutOfRange, format!("the price is 10^40 {unit} or more")))
+    fits.ok_or_else(|| Rejection::new(Reason::OutOfRange, format!("the price is 10^30 {unit} or more")))
 }

@@ -151,11 +151,8 @@ pub(super) fn unquoted(token: &str) -> &str {
     token.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(token)
 }
 
-/// Digits of a number that a column of 76 digits holds.
-const DIGITS_MAX: usize = 76;
-
-/// A whole number as it stands, in a string or without; none where there is none.
-pub(super) fn whole(name: &str, raw: Raw<'_>) -> Result<Option<i256>, Rejection> {
+/// A whole number of at most so many digits as it stands, in a string or without; none where there is none.
+pub(super) fn whole(name: &str, raw: Raw<'_>, digits_max: usize) -> Result<Option<i256>, Rejection> {
     let Some(token) = raw.map(RawValue::get) else { return Ok(None) };
     let digits = unquoted(token);
     let refused = |reason, why: &str| Rejection::new(reason, format!("{name} {why}: {token}"));
@@ -169,8 +166,8 @@ pub(super) fn whole(name: &str, raw: Raw<'_>) -> Result<Option<i256>, Rejection>
     if digits.is_empty() {
         return Ok(Some(i256::ZERO));
     }
-    let number = Some(digits).filter(|digits| digits.len() <= DIGITS_MAX).and_then(i256::from_string);
-    number.map(Some).ok_or_else(|| refused(Reason::OutOfRange, "has more than 76 digits"))
+    let number = Some(digits).filter(|digits| digits.len() <= digits_max).and_then(i256::from_string);
+    number.map(Some).ok_or_else(|| refused(Reason::OutOfRange, &format!("has more than {digits_max} digits")))
 }
 
 /// A price in another currency; "0" means that none is known.

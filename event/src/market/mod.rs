@@ -38,6 +38,11 @@ const ZERO_ADDRESS: &str = "0x0000000000000000000000000000000000000000";
 /// From this event time on, 2026-01-01T00:00:00Z, `eth_price` and `usd_price` of orders are the whole order's worth.
 const ORDER_BASIS_FROM_MICROS: i64 = 1_767_225_600_000_000;
 
+/// Digits of a quantity: anybody can make a token and move 10^75 of it, and a column of 76 digits has to hold sums.
+const QUANTITY_DIGITS_MAX: usize = 57;
+/// Digits of a price: as many as its column has.
+const PRICE_DIGITS_MAX: usize = 76;
+
 /// What a frame of the stream is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MarketFrame<'a> {
@@ -199,9 +204,9 @@ impl<'a> MarketEvent<'a> {
         let event_time = happened.as_deref().and_then(time).or(sent_at).ok_or_else(|| {
             Rejection::new(Reason::MissingField, "neither event_timestamp nor sent_at says when it happened")
         })?;
-        let quantity = whole("quantity", payload.quantity)?.unwrap_or(i256::ONE);
-        let price = match whole("sale_price", payload.sale_price)? {
-            None => whole("base_price", payload.base_price)?,
+        let quantity = whole("quantity", payload.quantity, QUANTITY_DIGITS_MAX)?.unwrap_or(i256::ONE);
+        let price = match whole("sale_price", payload.sale_price, PRICE_DIGITS_MAX)? {
+            None => whole("base_price", payload.base_price, PRICE_DIGITS_MAX)?,
             sold => sold,
         };
         let decimals = token.decimals.map(|raw| unquoted(raw.get())).filter(|places| is_digits(places));
