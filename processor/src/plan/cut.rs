@@ -29,8 +29,8 @@ use crate::plan::grouping::expand_grouping_sets;
 use crate::plan::locality::{Origin, Traced, origin_of, trace};
 use crate::plan::slot::SlotTable;
 use crate::plan::window::{
-    bare, calls_window, compare_by_bounds, group_by_call, not_in_as_not_exists, window_arguments, window_at,
-    window_call,
+    bare, calls_window, compare_by_bounds, group_by_call, not_in_as_not_exists, struct_time, window_arguments,
+    window_at, window_call,
 };
 use crate::stream::window::WindowSpec;
 use crate::table::TableSpec;
@@ -578,31 +578,5 @@ fn source_columns(plan: &LogicalPlan, expr: &Expr, found: &mut Vec<(String, Stri
             source_columns(side, expr, found);
         }
         _ => {}
-    }
-}
-
-/// The first value of the `named_struct` that a column is, and the plan it is computed over.
-fn struct_time(plan: &LogicalPlan, expr: &Expr) -> Option<(Arc<LogicalPlan>, Expr)> {
-    match expr {
-        Expr::Alias(alias) => struct_time(plan, &alias.expr),
-        Expr::Column(column) => match plan {
-            LogicalPlan::Projection(projection) => {
-                let at = projection.schema.maybe_index_of_column(column)?;
-                match bare(&projection.expr[at]) {
-                    Expr::ScalarFunction(call) if call.func.name() == "named_struct" => {
-                        Some((Arc::clone(&projection.input), call.args.get(1)?.clone()))
-                    }
-                    other => struct_time(&projection.input, other),
-                }
-            }
-            LogicalPlan::SubqueryAlias(alias) => {
-                let at = alias.schema.maybe_index_of_column(column)?;
-                let (qualifier, field) = alias.input.schema().qualified_field(at);
-                struct_time(&alias.input, &Expr::Column((qualifier, field).into()))
-            }
-            LogicalPlan::Filter(filter) => struct_time(&filter.input, expr),
-            _ => None,
-        },
-        _ => None,
     }
 }

@@ -300,3 +300,29 @@ pub(crate) fn is_window(data_type: &arrow::datatypes::DataType) -> bool {
     matches!(data_type, arrow::datatypes::DataType::Struct(fields)
         if *fields == crate::plan::functions::window_fields())
 }
+
+/// The first value of the `named_struct` that a column is, and the plan it is computed over.
+pub(crate) fn struct_time(plan: &LogicalPlan, expr: &Expr) -> Option<(Arc<LogicalPlan>, Expr)> {
+    match expr {
+        Expr::Alias(alias) => struct_time(plan, &alias.expr),
+        Expr::Column(column) => match plan {
+            LogicalPlan::Projection(projection) => {
+                let at = projection.schema.maybe_index_of_column(column)?;
+                match bare(&projection.expr[at]) {
+                    Expr::ScalarFunction(call) if call.func.name() == "named_struct" => {
+                        Some((Arc::clone(&projection.input), call.args.get(1)?.clone()))
+                    }
+                    other => struct_time(&projection.input, other),
+                }
+            }
+            LogicalPlan::SubqueryAlias(alias) => {
+                let at = alias.schema.maybe_index_of_column(column)?;
+                let (qualifier, field) = alias.input.schema().qualified_field(at);
+                struct_time(&alias.input, &Expr::Column((qualifier, field).into()))
+            }
+            LogicalPlan::Filter(filter) => struct_time(&filter.input, expr),
+            _ => None,
+        },
+        _ => None,
+    }
+}
