@@ -2,6 +2,7 @@
 
 mod event;
 mod file;
+mod market;
 mod mmdb;
 mod nip19;
 mod records;
@@ -11,6 +12,7 @@ mod frames;
 
 pub use event::event;
 pub use file::file;
+pub use market::market;
 pub use mmdb::mmdb;
 pub use nip19::nip19;
 pub use records::{manifest, sighting};

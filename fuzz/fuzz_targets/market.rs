@@ -1,0 +1,4 @@
+//! libFuzzer on [`tidegate_fuzz::targets::market`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tidegate_fuzz::targets::market(bytes));
