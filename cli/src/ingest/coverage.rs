@@ -15,8 +15,9 @@ use crate::place::LogArgs;
 ///
 /// A line is a stretch of created_at, both ends included. paged: the relay's pages were read from its one end to the
 /// other; reconciled: both sides held the same ids (NIP-77); and the relay may have got more of it since, which is asked
-/// for again; heard: a channel of OpenSea's stream was listened to between these moments of receipt. dense, unpageable: the relay holds events there that it does not give out; not_live: between these
-/// moments of receipt nobody listened, and what relays do not store is lost.
+/// for again; heard: a channel of OpenSea's stream was listened to between these moments of receipt. dense, unpageable:
+/// the relay holds events there that it does not give out; not_live: between these moments of receipt nobody listened,
+/// and what is not stored on the other side is lost.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

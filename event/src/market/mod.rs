@@ -1,7 +1,7 @@
 //! MarketEvent: what happened on OpenSea's market, out of a frame of its stream, and its id.
 //!
 //! In come a frame's bytes; out goes an event with exact amounts, a control frame, or a [`Rejection`]. A frame has one of
-//! three forms ([`frame`]); what one event says stays the same in each of them, and so does its id. Where a field is
+//! three forms (`frame`); what one event says stays the same in each of them, and so does its id. Where a field is
 //! missing or of another type than the documentation says, its column is null; only what is counted and paid
 //! (`quantity`, `sale_price`, `base_price`) has to be readable exactly. Nothing here goes through a float.
 //!

@@ -41,7 +41,7 @@ const MIX: [(&str, u32); 10] = [
     ("order_invalidate", 18),
 ];
 
-/// Frames by seed, without end but within [`SPAN_MICROS`] for as many as were asked for.
+/// Frames by seed, without end but within five days for as many as were asked for.
 #[derive(Debug)]
 pub struct Traffic {
     random: StdRng,

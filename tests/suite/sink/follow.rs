@@ -111,12 +111,23 @@ mod postgres {
             Record { key, value, partition: Some(0), ..Record::default() }
         };
         home.write("out", 2, (0..300).map(update).collect());
+        // By window alone, which is the primary key itself, and beside a text, which is in a digest.
         let sql = "SELECT window.end AS window_end, count(*) AS n FROM events GROUP BY window(created_at, '1 day')";
-        let job = home.job("j", sql);
-        let arguments = ["sink", &job, "--kafka-topic", "out", "--until-latest", "--sink", &database.url];
-        let said = finish(home.command(&arguments).args(["--output-mode", "update"])).success().stderr();
-        assert!(said.contains("300 records read, 3 rows written") && !said.contains("overwritten"), "{said}");
-        assert_eq!(database.ask("SELECT n, final FROM j ORDER BY n"), ["297|t", "298|t", "299|t"]);
+        let with_text = "SELECT window.end AS window_end, relay, count(*) AS n FROM events \
+                         GROUP BY window(created_at, '1 day'), relay";
+        let text = |record: Record| {
+            let value = String::from_utf8(record.value.expect("a value").to_vec()).expect("text");
+            Record { value: Some(value.replacen('{', "{\"relay\":\"r\",", 1).into_bytes().into()), ..record }
+        };
+        home.write("out-text", 2, (0..300).map(update).map(text).collect());
+        for (name, topic, sql) in [("j", "out", sql), ("k", "out-text", with_text)] {
+            let job = home.job(name, sql);
+            let arguments = ["sink", &job, "--kafka-topic", topic, "--until-latest", "--sink", &database.url];
+            let said = finish(home.command(&arguments).args(["--output-mode", "update"])).success().stderr();
+            assert!(said.contains("300 records read, 3 rows written") && !said.contains("overwritten"), "{said}");
+            let query = format!("SELECT n, final FROM {name} ORDER BY n");
+            assert_eq!(database.ask(&query), ["297|t", "298|t", "299|t"]);
+        }
     }
 }
 

@@ -164,7 +164,10 @@ mod postgres {
             }
             let seen = proxy.cuts();
             cut = (cut.0 + seen.0, cut.1 + seen.1);
-            process.kill();
+            // What was tried again is through before it ends.
+            proxy.cutting.store(false, std::sync::atomic::Ordering::Relaxed);
+            process.terminate();
+            process.ends_with(0, SOON);
         }
         assert!(cut.0 > 0 && cut.1 > 0, "COMMITs lost on the way there and answers lost on the way back: {cut:?}");
         trial.finish(&database);
