@@ -7,11 +7,8 @@ SELECT event_time, collection, nft_id, quantity, amount_eth, amount_usd,
        event_type IN ('item_received_bid', 'item_received_offer') AS bid,
        event_type IN ('collection_offer', 'trait_offer') AS offered,
        event_type = 'item_cancelled' AS cancelled,
-       -- Beyond 10^36 a price per unit does not fit its type; nobody asks for it as the lowest.
-       CASE WHEN amount_eth < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36)) THEN amount_eth END
-           / NULLIF(quantity, 0) AS unit_eth,
-       CASE WHEN amount_usd < CAST('1000000000000000000000000000000000000' AS DECIMAL(76, 36)) THEN amount_usd END
-           / NULLIF(quantity, 0) AS unit_usd
+       amount_eth / NULLIF(quantity, 0) AS unit_eth,
+       amount_usd / NULLIF(quantity, 0) AS unit_usd
 FROM market;
 
 SELECT window.start AS window_start,
