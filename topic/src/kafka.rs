@@ -351,15 +351,18 @@ impl KafkaLog {
         self.blocking(move |shared| {
             let deadline = Instant::now() + shared.settings.timeout;
             loop {
-                match shared.partitions(&name) {
-                    Ok(known) if known >= partitions => break,
-                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                    _ if Instant::now() >= deadline => return Err(no_topic(&name)),
-                    _ => std::thread::sleep(RETRY_PAUSE),
+                // Offsets are answered only once every partition has a leader, and maybe by a broker that knows less.
+                let ends = shared.partitions(&name).and_then(|known| match known >= partitions {
+                    true => shared.offsets(&name, partitions, Offset::End),
+                    false => Err(no_topic(&name)),
+                });
+                match ends {
+                    Err(error) if error.kind() == ErrorKind::NotFound && Instant::now() < deadline => {
+                        std::thread::sleep(RETRY_PAUSE);
+                    }
+                    ends => return ends.map(drop),
                 }
             }
-            // Answers only once every partition has a leader.
-            shared.offsets(&name, partitions, Offset::End).map(|_| ())
         })
         .await
     }
