@@ -154,8 +154,8 @@ async fn json_lines_are_read_as_kafka_connect_wrote_them() {
     // Two gzip members, ten digits, a line that is no event, no line feed at the end.
     let mut bytes = gzip(&format!("{}\n{{\"type\":\"heartbeat\"}}\n", event(10)));
     bytes.extend(gzip(&event(20)));
-    let name = "year=2024/month=07/day=28/hour=09/OpenSeaRawEvents-3-0000000042.json.gz";
-    let lake = lake("topics/OpenSeaRawEvents", vec![(name.to_owned(), bytes)]).await;
+    let name = "year=2024/month=07/day=28/hour=09/nostr-event-3-0000000042.json.gz";
+    let lake = lake("topics/nostr-event", vec![(name.to_owned(), bytes)]).await;
     let all: Vec<usize> = (0..events_schema().fields().len()).collect();
     let batches = read(&lake, &all).await.expect("rows");
     let [batch] = batches.as_slice() else { panic!("{} batches", batches.len()) };
