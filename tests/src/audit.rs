@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::AsArray;
 use arrow::datatypes::{Int32Type, Int64Type};
@@ -17,7 +17,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use topic::Log;
 
@@ -138,20 +138,28 @@ pub fn read_kafka(brokers: &str, topic: &str) -> Vec<Held> {
         list.add_partition_offset(topic, partition, Offset::Beginning).expect("a partition");
     }
     consumer.assign(&list).expect("assigned");
-    let (mut held, mut ended) = (Vec::new(), 0);
-    while ended < partitions {
+    let (begun, mut held, mut ended) = (Instant::now(), Vec::new(), BTreeSet::new());
+    while ended.len() < partitions {
         match consumer.poll(TIMEOUT) {
             Some(Ok(message)) => held.push(Held {
                 place: (message.partition(), message.offset()),
                 key: String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned(),
                 value: message.payload().unwrap_or_default().to_vec(),
             }),
-            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            // A partition says so anew when another broker leads it.
+            Some(Err(KafkaError::PartitionEOF(partition))) => drop(ended.insert(partition)),
+            // One broker of several went away: librdkafka asks the others.
+            Some(Err(error)) if away(&error) && begun.elapsed() < TIMEOUT => {}
             Some(Err(error)) => panic!("could not read topic `{topic}`: {error}"),
             None => panic!("nothing came from topic `{topic}` for {TIMEOUT:?}"),
         }
     }
     held
+}
+
+fn away(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure};
+    matches!(error.rdkafka_error_code(), Some(AllBrokersDown | BrokerTransportFailure))
 }
 
 /// Every committed record of a topic of the embedded log.

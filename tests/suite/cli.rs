@@ -108,9 +108,9 @@ fn an_unknown_job_is_answered_with_the_nearest() {
     let said = finish(&mut run(&["explain", "kind"])).code(2).stderr();
     assert_eq!(
         said,
-        "error: there is no job `kind`\nhint: did you mean `kinds`? built in are activity, all, collection_totals, \
-         collections, dvm, global, hashtags, kinds, market_totals, reactions, relays, top_assets, top_collections; a path \
-         to a job file ends in .sql\n"
+        "error: there is no job `kind`\nhint: did you mean `kinds`? built in are activity, dvm, hashtags, kinds, \
+         reactions, relays, global, collections, all, market_totals, collection_totals, top_collections, top_assets; a \
+         path to a job file ends in .sql\n"
     );
 }
 

@@ -15,6 +15,8 @@ use tests::{kafka, repository};
 use super::auditor::Found;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// By then another broker has taken over, or one that was away leads again.
+const LATER: Duration = Duration::from_secs(90);
 
 fn consumer(brokers: &str, group: &str, isolation: &str) -> BaseConsumer {
     ClientConfig::new()
@@ -39,6 +41,12 @@ pub(crate) fn ends(brokers: &str, topic: &str, uncommitted: bool) -> BTreeMap<i3
     let consumer = consumer(brokers, "tidegate-audit", isolation);
     let end = |partition| consumer.fetch_watermarks(topic, partition, TIMEOUT).expect("watermarks").1;
     (0..partitions(&consumer, topic)).map(|partition| (partition, end(partition))).collect()
+}
+
+fn leaders(brokers: &str, topic: &str) -> Vec<i32> {
+    let consumer = consumer(brokers, "tidegate-audit", "read_committed");
+    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).expect("metadata");
+    metadata.topics().iter().flat_map(|topic| topic.partitions().iter().map(|one| one.leader())).collect()
 }
 
 /// Offsets that a group has committed.
@@ -102,6 +110,15 @@ impl Broker {
         let address = env.trim().strip_prefix("export TIDEGATE_TEST_KAFKA=").expect("one variable");
         address.clone_into(&mut broker.address);
         broker
+    }
+
+    /// Waits until the second of a pair leads partitions of the topic, or until it leads none; this first one is asked.
+    pub(crate) fn until_second_leads(&self, topic: &str, leads: bool) {
+        let begun = Instant::now();
+        while leaders(&self.address, topic).contains(&2) != leads {
+            assert!(begun.elapsed() < LATER, "of the second broker it does not become true that it leads: {leads}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// Starts it again, with the data and on the port that it had; returns how long it took until it served.

@@ -121,6 +121,38 @@ mod kafka {
             finish(&place, &relay, process);
         }
 
+        /// 30: of two brokers the one that leads some of the partitions is killed, and comes back; then it freezes, and
+        /// wakes up when the other one leads.
+        #[test]
+        fn ingest_outlives_the_leader_of_its_topic() {
+            let _turn = alone();
+            let Some((first, second)) = Broker::pair() else { return };
+            let Some(place) = Place::on(&format!("{},{}", first.address, second.address)) else { return };
+            let (relay, mut process) = following(&place, 130);
+            for (end, back) in [("KILL", None), ("STOP", Some("CONT"))] {
+                first.until_second_leads(&place.topic, true);
+                news(&relay, &format!("just before {end}"), 200);
+                second.signal(end);
+                news(&relay, &format!("after {end}"), 200);
+                first.until_second_leads(&place.topic, false);
+                news(&relay, &format!("while the other one leads, after {end}"), 200);
+                match back {
+                    Some(signal) => {
+                        std::thread::sleep(Duration::from_secs(if soak().is_some() { 60 } else { 0 }));
+                        second.signal(signal);
+                    }
+                    None => {
+                        all_there(&place, &relay, &mut process);
+                        second.restart();
+                    }
+                }
+                first.until_second_leads(&place.topic, true);
+                news(&relay, &format!("when it leads again, after {end}"), 200);
+                all_there(&place, &relay, &mut process);
+            }
+            finish(&place, &relay, process);
+        }
+
         /// A process whose memory and disk are used up by a few hundred events, with all that its relays have stored.
         fn small(place: &Place, relays: &[ScriptedRelay]) -> Process {
             let urls: Vec<String> = relays.iter().map(ScriptedRelay::url).collect();
