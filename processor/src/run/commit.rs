@@ -29,7 +29,7 @@ use crate::job::Job;
 const SEGMENTS_MAX: usize = 64;
 const SEGMENTS_MIN: usize = 4;
 
-/// How often a run tries to put its name into the control record.
+/// How often a run tries to put its name into the control record, and to keep it there.
 const CLAIMS: usize = 3;
 /// How often one that was fenced looks for the name of the run that did it; the waits double from 20 ms, 5 s in all.
 const LOOKS: usize = 8;
@@ -219,9 +219,18 @@ impl Commits {
         while let Err(failed) = tried {
             match failed.kind() {
                 ErrorKind::Unavailable => {}
-                // Its own transaction may have timed out, but not twice: two copies would fence each other for ever.
+                // Its own transaction may have timed out.
                 ErrorKind::Fenced if fenced == 0 => fenced += 1,
-                ErrorKind::Fenced => return Err(self.taken_over(&control, failed).await),
+                // Whoever fences puts a name into the control record, or has ended after it saw this one's there.
+                ErrorKind::Fenced => {
+                    self.look_for_another(&control).await?;
+                    fenced += 1;
+                    // Two copies would fence each other for ever.
+                    if fenced > CLAIMS {
+                        let message = format!("job `{}` is being taken over by another copy", self.id);
+                        return Err(Error::new(ErrorKind::Fenced, message).with_hint(ONE_COPY).with_source(failed));
+                    }
+                }
                 _ => return Err(failed),
             }
             self.pause(&mut wait, failed).await?;
@@ -265,19 +274,20 @@ impl Commits {
         self.check_control(wanted, true).await
     }
 
-    /// What to say of having been fenced: by whom, once that one's name is in the control record.
-    async fn taken_over(&mut self, wanted: &Control, failed: Error) -> Error {
+    /// Gives a run that takes over the time to put its name into the control record.
+    ///
+    /// # Errors
+    /// `Fenced`, with that name, when it is there.
+    async fn look_for_another(&mut self, wanted: &Control) -> Result<()> {
         let mut wait = self.pace.retry;
         for _ in 0..LOOKS {
             match self.check_control(wanted, false).await {
-                Err(error) if error.kind() == ErrorKind::Fenced => return error,
+                Err(error) if error.kind() == ErrorKind::Fenced => return Err(error),
                 _ => rest(wait).await,
             }
             wait *= 2;
         }
-        Error::new(ErrorKind::Fenced, format!("job `{}` is being taken over by another copy", self.id))
-            .with_hint(ONE_COPY)
-            .with_source(failed)
+        Ok(())
     }
 
     /// Whether the control record is `wanted`; it has to be that or the last one known. Unless everything is `decided`,

@@ -46,8 +46,10 @@ pub(super) fn a_leader_is_killed() {
     let Some(mut trial) = Trial::begin("leader killed", Subject::Kinds, Some(&brokers)) else { return };
     let mut process = trial.start_and_settle();
     for _ in 0..soak().unwrap_or(2) {
+        first.until_second_leads(&trial.raw, true);
         amid_a_commit(&mut trial);
         second.signal("KILL");
+        first.until_second_leads(&trial.raw, false);
         goes_on(&process, &process.heard());
         amid_a_commit(&mut trial);
         second.restart();

@@ -39,7 +39,7 @@ pub(super) struct Trial {
     name: String,
     subject: Subject,
     pub(super) brokers: String,
-    raw: String,
+    pub(super) raw: String,
     out: String,
     pub(super) proxy: Proxy,
     store: S3Test,
