@@ -57,8 +57,11 @@ pub(crate) enum Command {
     Ingest(Box<ingest::Args>),
     Batch(Box<batch::Args>),
     Stream(Box<stream::Args>),
+    /// What the market did as a whole, and its top collections: a batch or a stream, by the length of the window
     Global(market::Args),
+    /// What each collection of the market did, and its top assets: a batch or a stream, by the length of the window
     Collections(market::Args),
+    /// `global` and `collections` in one: a batch or a stream, by the length of the window
     All(market::Args),
     Sink(Box<stream::sink::SinkArgs>),
     Sql(sql::Args),
