@@ -16,7 +16,9 @@ import json
 import sys
 
 PLACES = 10**36
-# An amount from here on has no price per unit.
+# An event with an amount from here on is refused: docs/market.md.
+AMOUNT_MAX = 10**30 * PLACES
+# A volume from here on has no average.
 LIMIT = 10**36 * PLACES
 ZERO = "0x" + 40 * "0"
 ORDER_BASIS_FROM = 1767225600 * 10**6  # 2026-01-01T00:00:00Z
@@ -120,7 +122,9 @@ def read(lines):
         if key in seen:
             continue
         seen.add(key)
-        yield event(kind, sent, payload)
+        one = event(kind, sent, payload)
+        if one["quantity"] < 10**57 and max(one[unit] or 0 for unit in ("tokens", "eth", "usd")) < AMOUNT_MAX:
+            yield one
 
 
 def event(kind, sent, payload):
@@ -137,6 +141,7 @@ def event(kind, sent, payload):
         "url": text(at(payload, "item", "permalink")),
         "image": text(at(payload, "item", "metadata", "image_url")),
         "quantity": 1 if quantity is None else int(quantity),
+        "tokens": None,
         "eth": None,
         "usd": None,
     }
@@ -145,6 +150,8 @@ def event(kind, sent, payload):
     decimals = at(payload, "payment_token", "decimals")
     if price is None:
         return one
+    if decimals is not None:
+        one["tokens"] = half_away(int(price) * PLACES, 10 ** int(decimals))
     for unit in ("eth", "usd"):
         of = rate(at(payload, "payment_token", unit + "_price"))
         if of is None:
