@@ -118,7 +118,10 @@ mod postgres {
                 // Somebody who may not make tables keeps them all the same.
                 database.ask("REVOKE CREATE ON SCHEMA public FROM PUBLIC");
                 let topic = format!("out-{job}-{mode}");
-                home.write(&topic, 2, Vec::new());
+                // `all` names its topics itself.
+                for topic in [&topic, "OpenSeaEnrichedGlobalEvents", "OpenSeaEnrichedCollectionsEvents"] {
+                    home.write(topic, 2, Vec::new());
+                }
                 finish(&mut home.command(&[
                     "sink",
                     job,
