@@ -206,7 +206,7 @@ class Tally:
 
 def lowest(events, unit):
     """The lowest price of one asset as a fraction; none where none is priced."""
-    priced = [one for one in events if one[unit] is not None and one[unit] < LIMIT]
+    priced = [one for one in events if one[unit] is not None]
     prices = [(one[unit], one["quantity"]) for one in priced if one["quantity"] > 0]
     least = None
     for price in prices:

@@ -306,9 +306,7 @@ impl Commits {
             ErrorKind::Fenced,
             format!("job `{}` was taken over by {place}, which began at {since}", self.id),
         )
-        .with_hint(
-            "one copy of a job runs at a time; stop the other, or give this one a name or checkpoint of its own",
-        ))
+        .with_hint(ONE_COPY))
     }
 
     /// Waits, longer each time; ends with the error when the job is to stop.
