@@ -47,6 +47,12 @@ impl Error {
         self
     }
 
+    /// The same error, with something else to do about it.
+    pub(crate) const fn of_kind(mut self, kind: ErrorKind) -> Self {
+        self.kind = kind;
+        self
+    }
+
     /// What to do about it.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {

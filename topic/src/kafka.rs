@@ -112,14 +112,16 @@ impl Shared {
         error_of(&format!("could not {tried} on Kafka at `{}`", self.settings.brokers), error)
     }
 
-    /// Asks until there is an answer other than "not yet", or time is up.
+    /// Asks until there is an answer other than "not yet", or time is up: the cluster is then as good as away, whatever
+    /// the answer's own name.
     fn ask<T>(&self, tried: &str, mut question: impl FnMut() -> std::result::Result<T, KafkaError>) -> Result<T> {
         let deadline = Instant::now() + self.settings.timeout;
         loop {
             match question() {
                 Ok(answer) => return Ok(answer),
-                Err(error) if client::not_yet(&error) && Instant::now() < deadline => std::thread::sleep(RETRY_PAUSE),
-                Err(error) => return Err(self.error(tried, error)),
+                Err(error) if !client::not_yet(&error) => return Err(self.error(tried, error)),
+                Err(_) if Instant::now() < deadline => std::thread::sleep(RETRY_PAUSE),
+                Err(error) => return Err(self.error(tried, error).of_kind(ErrorKind::Unavailable)),
             }
         }
     }

@@ -6,6 +6,8 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use topic::{ErrorKind, KafkaLog, KafkaSettings, Log, Record, TopicSpec};
 
 fn broker() -> Option<KafkaLog> {
@@ -53,6 +55,36 @@ async fn a_cluster_that_does_not_answer_is_unavailable() {
         assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
     }
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+}
+
+/// What a cluster says of a partition in between, as while it elects a leader, is no answer; that it says so for too
+/// long is, and no reason to take the topic for deleted.
+#[tokio::test]
+async fn a_partition_that_is_not_known_just_now_is_asked_for_again() {
+    let cluster = MockCluster::new(1).expect("a cluster of librdkafka's own");
+    cluster.create_topic("topic", 2, 1).expect("a topic");
+    let settings = KafkaSettings { timeout: Duration::from_secs(3), ..KafkaSettings::new(cluster.bootstrap_servers()) };
+    let log = KafkaLog::connect(settings).expect("settings");
+    let known = log.ranges("topic").await.expect("two partitions");
+    assert_eq!(known.len(), 2);
+    let unknown = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+    cluster.request_errors(RDKafkaApiKey::ListOffsets, &[unknown; 3]);
+    assert_eq!(log.ranges("topic").await.expect("three errors later"), known);
+    for leaderless in [vec![1], vec![0, 1]] {
+        let lead = |leader| {
+            leaderless.iter().for_each(|partition| {
+                cluster.partition_leader("topic", *partition, leader).expect("a partition");
+            });
+        };
+        lead(None);
+        let error = log.ranges("topic").await.expect_err("no leader");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        let asked = tokio::join!(log.ranges("topic"), async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            lead(Some(1));
+        });
+        assert_eq!(asked.0.expect("a leader again"), known);
+    }
 }
 
 #[tokio::test]

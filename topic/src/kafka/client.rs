@@ -169,7 +169,8 @@ pub(super) fn kind_of_code(code: Code) -> ErrorKind {
     }
 }
 
-/// Whether the cluster has merely not got that far: a leader being elected, a topic spreading.
+/// Whether the cluster has merely not got that far: a leader being elected, a topic spreading. Only for questions about
+/// topics and partitions that the cluster's metadata has named: one that it does not name is unknown for good.
 pub(super) fn not_yet(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
@@ -185,6 +186,10 @@ pub(super) fn not_yet(error: &KafkaError) -> bool {
                 | Code::UnstableOffsetCommit
                 | Code::FencedLeaderEpoch
                 | Code::UnknownLeaderEpoch
+                // Of librdkafka, where none of the partitions asked for has a leader.
+                | Code::UnknownPartition
+                // Of a broker that has not heard of it.
+                | Code::UnknownTopicOrPartition
         )
     )
 }
