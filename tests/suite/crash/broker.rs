@@ -7,14 +7,18 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 use tempfile::TempDir;
 use tests::audit::{Held, read_kafka};
 use tests::{kafka, repository};
 
 use super::auditor::Found;
+use super::say;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// By then a broker that slept leads its partitions again, if ever.
+const COMES_BACK: Duration = Duration::from_secs(45);
 /// By then another broker has taken over, or one that was away leads again.
 const LATER: Duration = Duration::from_secs(90);
 
@@ -43,10 +47,10 @@ pub(crate) fn ends(brokers: &str, topic: &str, uncommitted: bool) -> BTreeMap<i3
     (0..partitions(&consumer, topic)).map(|partition| (partition, end(partition))).collect()
 }
 
-fn leaders(brokers: &str, topic: &str) -> Vec<i32> {
+fn leaders(brokers: &str, topic: &str, timeout: Duration) -> KafkaResult<Vec<i32>> {
     let consumer = consumer(brokers, "tidegate-audit", "read_committed");
-    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).expect("metadata");
-    metadata.topics().iter().flat_map(|topic| topic.partitions().iter().map(|one| one.leader())).collect()
+    let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
+    Ok(metadata.topics().iter().flat_map(|topic| topic.partitions().iter().map(|one| one.leader())).collect())
 }
 
 /// Offsets that a group has committed.
@@ -115,7 +119,7 @@ impl Broker {
     /// Waits until the second of a pair leads partitions of the topic, or until it leads none; this first one is asked.
     pub(crate) fn until_second_leads(&self, topic: &str, leads: bool) {
         let begun = Instant::now();
-        while leaders(&self.address, topic).contains(&2) != leads {
+        while leaders(&self.address, topic, TIMEOUT).expect("metadata").contains(&2) != leads {
             assert!(begun.elapsed() < LATER, "of the second broker it does not become true that it leads: {leads}");
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -131,6 +135,23 @@ impl Broker {
     /// Sends it a signal: `KILL`, `STOP` or `CONT`.
     pub(crate) fn signal(&self, name: &str) {
         self.script("signal", &[name]);
+    }
+
+    /// Wakes it up. One that has slept for longer than its own session does not always lead its partitions again by
+    /// itself: where it tells a client that asks for the first time of no leader, it is started again.
+    pub(crate) fn wake(&self, topic: &str) {
+        self.signal("CONT");
+        let begun = Instant::now();
+        let awake = || leaders(&self.address, topic, Duration::from_secs(5));
+        while !awake().is_ok_and(|leaders| !leaders.is_empty() && leaders.iter().all(|leader| *leader > 0)) {
+            if begun.elapsed() > COMES_BACK {
+                say("the broker that slept leads nothing: it is started again");
+                self.signal("KILL");
+                self.restart();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     fn script(&self, command: &str, arguments: &[&str]) {

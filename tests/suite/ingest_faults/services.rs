@@ -117,7 +117,7 @@ mod kafka {
             broker.signal("STOP");
             news(&relay, "while the broker is frozen", 200);
             std::thread::sleep(wait);
-            broker.signal("CONT");
+            broker.wake(&place.topic);
             finish(&place, &relay, process);
         }
 
@@ -188,10 +188,9 @@ mod kafka {
                 ["arrivals wait on disk", "not asked for what they have stored", "relay closed for want of room"];
             let at = stages.map(|stage| heard.lines.iter().position(|line| line.contains(stage)));
             assert!(at.iter().all(Option::is_some) && at.is_sorted(), "{at:?} in {}", heard.lines.join("\n"));
-            // A broker that has slept for longer than its own session (9 s) does not always come back by itself.
             let away = Duration::from_secs(if soak().is_some() { 90 } else { 0 });
             std::thread::sleep(away.saturating_sub(begun.elapsed()));
-            broker.signal("CONT");
+            broker.wake(&place.topic);
             let back = process.must_hear("a relay opened", 2 * SOON, |heard| heard.said("relay opened"));
             let count = |words: &str| back.lines.iter().filter(|line| line.contains(words)).count();
             say(&format!("broker away for {:.0} s: {} relays closed", begun.elapsed().as_secs_f64(), count(stages[2])));
