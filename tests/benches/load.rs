@@ -7,15 +7,22 @@
 //!     load fill COUNT DATA_DIR       fills an embedded log with COUNT records that have nothing but an id
 //!     load crowd TIDEGATE RELAYS EVENTS COPIES [OPTION…]   has TIDEGATE follow RELAYS relays, each event on COPIES of
 //!                                                          them, with further options such as --sightings
+//!     load lake EVENTS MARKET SIGHTINGS PLACE   lands a made-up lake of so many events, market events and deliveries of
+//!                                                events in a directory or at s3://bucket/prefix, by the AWS_… variables
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use event::{Clock, EventId, Origin, Table};
 use ingest::{IntakeSettings, create_topics};
+use object_store::ObjectStore;
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Prefix;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rdkafka::config::ClientConfig;
@@ -24,9 +31,13 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 use relay::Generate;
 use relay::generate::write_jsonl;
+use tests::big_lake::BigLake;
 use tests::crowd::Crowd;
 use tests::traffic::Traffic;
 use topic::{EmbeddedLog, Log, Record};
+
+/// Everybody's big lake is the same.
+const LAKE_SEED: u64 = 7;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -40,11 +51,16 @@ fn main() -> Result<()> {
             let crowd = Crowd { relays: relays.parse()?, events: events.parse()?, copies: copies.parse()? };
             follow(tidegate, crowd, options)
         }
+        ["lake", events, market, sightings, place] => {
+            let (events, market, sightings) = (events.parse()?, market.parse()?, sightings.parse()?);
+            let lake = BigLake { seed: LAKE_SEED, events, market, sightings };
+            tokio::runtime::Runtime::new()?.block_on(land(lake, place))
+        }
         // `cargo test --benches` and `cargo bench` without arguments have nothing to do here.
         [] => Ok(()),
         other => {
             bail!(
-                "`{}` is none of generate, market, decode, consume, fill and crowd with their arguments",
+                "`{}` is none of generate, market, decode, consume, fill, crowd and lake with their arguments",
                 other.join(" ")
             )
         }
@@ -123,6 +139,30 @@ fn follow(tidegate: &str, crowd: Crowd, options: &[&str]) -> Result<()> {
             crowd.relays, crowd.copies
         );
         println!("|---|---|---|---|---|\n{rows}");
+    }
+    Ok(())
+}
+
+/// A made-up lake at a place that is named as tidegate's `--lake` names it.
+async fn land(lake: BigLake, place: &str) -> Result<()> {
+    let (store, prefix): (Arc<dyn ObjectStore>, Prefix) = match place.strip_prefix("s3://") {
+        Some(rest) => {
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            let store = AmazonS3Builder::from_env().with_bucket_name(bucket).with_allow_http(true).build()?;
+            (Arc::new(store), Prefix::parse(prefix)?)
+        }
+        None => {
+            std::fs::create_dir_all(place).with_context(|| format!("could not make `{place}`"))?;
+            (Arc::new(LocalFileSystem::new_with_prefix(place)?), Prefix::default())
+        }
+    };
+    let began = Instant::now();
+    let landed = lake.land(store, prefix).await?;
+    let secs = began.elapsed().as_secs_f64();
+    #[expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "a line for people is what this is for")]
+    {
+        let (rows, objects, bytes) = (landed.landed_rows, landed.landed_objects, landed.landed_bytes);
+        println!("{rows} rows, {objects} objects, {bytes} bytes, {secs:.1} s, {:.0} rows/s", rows as f64 / secs);
     }
     Ok(())
 }

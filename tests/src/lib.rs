@@ -5,6 +5,7 @@
 //! the services and sets the variables. Nothing here knows what tidegate computes; that is the suite's business.
 
 pub mod audit;
+pub mod big_lake;
 mod binary;
 pub mod crowd;
 pub mod edit;

@@ -4,6 +4,7 @@
 //! them by that name.
 
 mod added_partitions;
+mod big_lake;
 mod cli;
 mod conformance;
 mod crash;
