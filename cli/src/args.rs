@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Code, Failure};
 use crate::progress::note;
 use crate::{
-    admin, batch, events, explain, ingest, keygen, lake, publish, quickstart, relay, relays, sql, stream, test, topic,
-    up, verify,
+    admin, batch, cluster, events, explain, ingest, keygen, lake, publish, quickstart, relay, relays, sql, stream,
+    test, topic, up, verify,
 };
 
 /// Lands Nostr events in Kafka and in a lake, and runs SQL jobs over both, as batch or as stream.
@@ -65,6 +65,7 @@ pub(crate) enum Command {
     All(market::Args),
     Sink(Box<stream::sink::SinkArgs>),
     Sql(sql::Args),
+    Cluster(cluster::Args),
     Events(Box<events::Args>),
     Explain(explain::ExplainArgs),
     Check(explain::CheckArgs),
@@ -83,7 +84,7 @@ impl Command {
     /// Whether the command runs until it is told to stop: such ones log their life by default.
     pub(crate) fn service(&self) -> bool {
         match self {
-            Self::Up(_) | Self::Relay(_) => true,
+            Self::Up(_) | Self::Relay(_) | Self::Cluster(_) => true,
             Self::Lake(args) => args.service(),
             Self::Ingest(args) => args.service(),
             Self::Stream(args) => args.service(),
@@ -104,6 +105,7 @@ impl Command {
             }
             Self::Sink(args) => Box::pin(stream::sink::run(*args, shutdown)).await,
             Self::Sql(args) => Box::pin(sql::run(args, shutdown)).await,
+            Self::Cluster(args) => Box::pin(cluster::run(args, shutdown)).await,
             Self::Events(args) => Box::pin(events::run(*args, shutdown)).await,
             Self::Explain(args) => Box::pin(explain::explain(args)).await,
             Self::Check(args) => Box::pin(explain::check(args)).await,

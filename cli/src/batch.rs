@@ -1,6 +1,6 @@
 //! `tidegate batch JOB [WINDOW]`: a job over what the lake holds of a range of event time.
 
-use std::io::{self, Stdout};
+use std::io::{self, Stdout, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Failure;
 use crate::job::{JobArgs, time};
+use crate::master::{Master, MasterArgs};
 use crate::output::{FormatArgs, Rows};
 use crate::place::{LogArgs, RawArgs};
 use crate::progress::{bar, counted, note, watched};
@@ -36,7 +37,9 @@ Examples:
   tidegate batch kinds '1 hour' --kafka-topic nostr-kinds \\
     --raw-events-s3-uri s3a://raw-data/topics/nostr-event \\
     --kafka-brokers kafka:19092 -l INFO
-  tidegate batch kinds '1 hour' --sink postgres://me@localhost/rows")]
+  tidegate batch kinds '1 hour' --sink postgres://me@localhost/rows
+  tidegate batch kinds '1 hour' --lake s3://raw-data \\
+    --master tidegate://worker-1:7400,worker-2:7400")]
 pub(crate) struct Args {
     #[command(flatten)]
     job: JobArgs,
@@ -61,6 +64,9 @@ pub(crate) struct Args {
     /// Print the windows even where a topic or a database is named, and write none
     #[arg(long)]
     debug: bool,
+
+    #[command(flatten)]
+    master: MasterArgs,
 
     /// Threads [default: one a processor]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
@@ -87,14 +93,25 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let job = args.job.plan().await?;
     let database = args.sink.as_ref().filter(|_| !args.debug).map(SinkUrl::database).transpose()?;
     let lake = args.raw.table(job.table(), &args.log)?;
+    let place = args.raw.location(job.table(), &args.log)?.absolute()?.to_string();
+    let cluster = args.master.cluster()?;
+    let settings = BatchSettings { from: args.timestamp_start, until: args.timestamp_end, threads: args.threads()? };
+    if let Some(cluster) = cluster.as_ref().filter(|_| args.master.explain()) {
+        return print(&cluster.explain(&job, lake, &place, &settings).await?);
+    }
     let mut target = Target::open(&args, &job, database.as_ref()).await?;
-    let settings =
-        BatchSettings { from: args.timestamp_start, until: args.timestamp_end, threads: threads(args.threads) };
     let progress = Arc::new(BatchProgress::default());
     let bar = Bar::start(Arc::clone(&progress));
     let mut on_rows = |output: usize, rows: RecordBatch| target.take(output, rows);
+    let running = async {
+        let progress = Arc::clone(&progress);
+        match &cluster {
+            Some(cluster) => cluster.batch(&job, lake.clone(), &place, &settings, progress, &mut on_rows).await,
+            None => batch(&job, lake.clone(), settings, progress, &mut on_rows).await,
+        }
+    };
     let outcome = tokio::select! {
-        outcome = batch(&job, lake.clone(), settings, Arc::clone(&progress), &mut on_rows) => outcome.map_err(Failure::from),
+        outcome = running => outcome.map_err(Failure::from),
         () = shutdown.cancelled() => Err(Failure::interrupted()),
     };
     bar.stop();
@@ -106,6 +123,26 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     warn_of_unreadable(&lake);
     note(&done(&summary, started.elapsed()));
     Ok(())
+}
+
+impl Args {
+    fn threads(&self) -> Result<usize, Failure> {
+        match (self.threads, self.master.master.as_ref()) {
+            (1.., Some(Master::Workers(_))) => Err(Failure::usage("--threads says nothing of workers elsewhere")
+                .hint("`tidegate cluster worker --threads N` says how many each has")),
+            (asked @ 1.., Some(Master::Local(Some(other)))) if asked != *other => {
+                Err(Failure::usage(format!("--threads {asked} and --master local[{other}] say two things")))
+            }
+            (asked, _) => Ok(threads(self.master.threads().unwrap_or(asked))),
+        }
+    }
+}
+
+/// Prints a text that ends with a line feed.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
 }
 
 /// As many as were asked for; else one a processor.
@@ -202,9 +239,13 @@ impl Bar {
                 loop {
                     // A batch that is done at once needs no bar.
                     tokio::time::sleep(Duration::from_millis(200)).await;
-                    bar.set_length(progress.objects_total.load(Ordering::Relaxed));
-                    bar.set_position(progress.objects_done.load(Ordering::Relaxed));
-                    bar.set_message(format!("objects, {}", counted(progress.rows.load(Ordering::Relaxed), "row")));
+                    let total = progress.objects_total.load(Ordering::Relaxed);
+                    let done = progress.objects_done.load(Ordering::Relaxed);
+                    bar.set_length(total);
+                    bar.set_position(done);
+                    let rows = counted(progress.rows.load(Ordering::Relaxed), "row");
+                    let next = if done == total { ", closing windows" } else { "" };
+                    bar.set_message(format!("objects, {rows}{next}"));
                 }
             }
         });

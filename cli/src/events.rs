@@ -123,7 +123,7 @@ async fn first(args: &Args, events: Source, query: &str) -> Result<RecordBatch, 
         OrderBy::Asc => Order::Ascending,
         OrderBy::Desc => Order::Descending,
     };
-    let mut answer = sql_over(vec![events], query).await?;
+    let mut answer = sql_over(vec![events], query, None).await?;
     let mut top = Top::new(order, usize::try_from(args.amount).unwrap_or(usize::MAX), answer.schema);
     while let Some(batch) = answer.rows.next().await {
         top.offer(&batch?)?;
@@ -139,7 +139,7 @@ async fn follow(mut tail: TopicTail, query: &str, printer: &mut Printer, mut see
         if tail.is_empty() {
             continue;
         }
-        let mut answer = sql_over(vec![Source { tail: Some(tail.clone()), ..Source::default() }], query).await?;
+        let mut answer = sql_over(vec![Source { tail: Some(tail.clone()), ..Source::default() }], query, None).await?;
         while let Some(batch) = answer.rows.next().await {
             printer.print(&seen.new_of(&batch?)?)?;
         }

@@ -183,33 +183,35 @@ impl RawArgs {
     /// What the lake holds of `table`.
     pub(crate) fn table(&self, table: Table, log: &LogArgs) -> Result<LakeTable, Failure> {
         let location = self.location(table, log)?;
-        match location.split() {
-            _ if matches!(&location, Location::Local(dir) if !dir.is_dir()) => {
-                let failure = Failure::usage(format!("there is no directory `{location}`"));
-                Err(failure.hint(match table {
-                    Table::Events => {
-                        "`tidegate ingest` and `tidegate up` fill a lake; --data-dir or --lake says where it lies"
-                    }
-                    Table::Sightings => {
-                        "`tidegate ingest nostr --sightings` fills it, as `tidegate up --sightings` does"
-                    }
-                    Table::Market => {
-                        "`tidegate ingest file --table market` fills it; --data-dir or --lake says where it lies"
-                    }
-                }))
-            }
-            Some((parent, topic)) => {
-                // A lake's compacted files lie beside `topics`, so the store has to begin above it.
-                let (root, above) = match parent.split() {
-                    Some((lake, above)) if above == "topics" => (lake, Some(above)),
-                    _ => (parent, None),
-                };
-                let store = root.open()?;
-                let folder = above.into_iter().chain([topic]).fold(store.prefix, |path, part| path.join(part));
-                Ok(LakeTable::at(store.objects, folder).holding(table))
-            }
-            None => Err(Failure::usage(format!("`{location}` is not the folder of a topic"))
-                .hint("name it as s3a://bucket/topics/nostr-event, or the lake above it with --lake")),
+        if matches!(&location, Location::Local(dir) if !dir.is_dir()) {
+            let failure = Failure::usage(format!("there is no directory `{location}`"));
+            return Err(failure.hint(match table {
+                Table::Events => {
+                    "`tidegate ingest` and `tidegate up` fill a lake; --data-dir or --lake says where it lies"
+                }
+                Table::Sightings => "`tidegate ingest nostr --sightings` fills it, as `tidegate up --sightings` does",
+                Table::Market => {
+                    "`tidegate ingest opensea` and `tidegate ingest file --table market` fill it; --data-dir or --lake \
+                     says where it lies"
+                }
+            }));
         }
+        table_at(&location, table)
     }
+}
+
+/// The rows of `table` in the folder of a topic.
+pub(crate) fn table_at(location: &Location, table: Table) -> Result<LakeTable, Failure> {
+    let Some((parent, topic)) = location.split() else {
+        return Err(Failure::usage(format!("`{location}` is not the folder of a topic"))
+            .hint("name it as s3a://bucket/topics/nostr-event, or the lake above it with --lake"));
+    };
+    // A lake's compacted files lie beside `topics`, so the store has to begin above it.
+    let (root, above) = match parent.split() {
+        Some((lake, above)) if above == "topics" => (lake, Some(above)),
+        _ => (parent, None),
+    };
+    let store = root.open()?;
+    let folder = above.into_iter().chain([topic]).fold(store.prefix, |path, part| path.join(part));
+    Ok(LakeTable::at(store.objects, folder).holding(table))
 }

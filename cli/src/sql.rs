@@ -8,7 +8,9 @@ use processor::lake::LakeTable;
 use processor::sql::{Source, sql_over};
 use tokio_util::sync::CancellationToken;
 
+use crate::batch::print;
 use crate::error::Failure;
+use crate::master::MasterArgs;
 use crate::output::FormatArgs;
 use crate::place::{LogArgs, RawArgs};
 use crate::progress::{counted, note};
@@ -20,6 +22,7 @@ use crate::progress::{counted, note};
 Examples:
   tidegate sql 'SELECT kind, count(*) AS n FROM events GROUP BY kind'
   tidegate sql -f report.sql --lake s3://raw-data --format csv
+  tidegate sql --master tidegate://worker-1:7400 'SELECT count(*) FROM events'
   tidegate sql \"SELECT content FROM events WHERE kind = 1 LIMIT 5\"")]
 pub(crate) struct Args {
     /// The query
@@ -29,6 +32,9 @@ pub(crate) struct Args {
     /// Read the query from a file; - is standard input
     #[arg(short, long, value_name = "FILE", conflicts_with = "query")]
     file: Option<PathBuf>,
+
+    #[command(flatten)]
+    master: MasterArgs,
 
     #[command(flatten)]
     format: FormatArgs,
@@ -47,7 +53,19 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     };
     let sources = sources(&args, &query)?;
     let lakes: Vec<LakeTable> = sources.iter().filter_map(|source| source.lake.clone()).collect();
-    let mut answer = sql_over(sources, &query).await?;
+    let mut answer = match args.master.cluster()? {
+        Some(cluster) => {
+            let tables = remote(&args, sources)?;
+            if args.master.explain() {
+                return print(&cluster.explain_sql(tables, &query).await?);
+            }
+            tokio::select! {
+                answer = cluster.sql(tables, &query) => answer?,
+                () = shutdown.cancelled() => return Err(Failure::interrupted()),
+            }
+        }
+        None => sql_over(sources, &query, args.master.threads()).await?,
+    };
     let mut rows = args.format.printer(answer.schema)?;
     loop {
         let batch = tokio::select! {
@@ -81,6 +99,12 @@ fn sources(args: &Args, query: &str) -> Result<Vec<Source>, Failure> {
         }
     }
     Ok(sources)
+}
+
+/// The tables, with the names by which workers find them.
+fn remote(args: &Args, sources: Vec<Source>) -> Result<Vec<(LakeTable, String)>, Failure> {
+    let lakes = sources.into_iter().filter_map(|source| source.lake.map(|lake| (source.table, lake)));
+    lakes.map(|(table, lake)| Ok((lake, args.raw.location(table, &args.log)?.absolute()?.to_string()))).collect()
 }
 
 /// Whether a query reads a table, as far as its words tell.

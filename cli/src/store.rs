@@ -101,6 +101,14 @@ impl Location {
         }
     }
 
+    /// The same place, named so that another process finds it.
+    pub(crate) fn absolute(&self) -> Result<Self, Failure> {
+        match self {
+            Self::Local(dir) => Ok(Self::Local(std::path::absolute(dir)?)),
+            place @ Self::S3 { .. } => Ok(place.clone()),
+        }
+    }
+
     /// Makes the bucket or the directory unless it is there; `true` when it was made.
     pub(crate) async fn make(&self) -> Result<bool, Failure> {
         match self {

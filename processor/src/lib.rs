@@ -6,11 +6,12 @@
 //! ```
 //!
 //! Read in this order: [`job`] (a file to a plan), `plan` (the cut at the window), `stream` (time, pure), `state`
-//! (open panes), [`lake`] (a source), [`run`] (the two loops), [`row`] (rows to text), [`database`] (rows to tables),
-//! [`case`] (a job against the rows that it must give).
+//! (open panes), [`lake`] (a source), [`run`] (the two loops), [`distributed`] (a batch on many machines),
+//! [`row`] (rows to text), [`database`] (rows to tables), [`case`] (a job against the rows that it must give).
 
 pub mod case;
 pub mod database;
+pub mod distributed;
 mod engine;
 mod error;
 pub mod job;

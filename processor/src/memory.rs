@@ -23,6 +23,12 @@ impl Memory {
         if bytes < LEAST { None } else { Some(Self { total: bytes }) }
     }
 
+    /// A part of the budget, one of `of`, and no less than works.
+    pub(crate) const fn share(self, of: usize) -> Self {
+        let share = self.total / of;
+        Self { total: if share < LEAST { LEAST } else { share } }
+    }
+
     /// An eighth, at most 32 MiB: records that Kafka's client has fetched and the job has not read.
     #[must_use]
     pub fn queues(self) -> usize {

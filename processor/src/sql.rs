@@ -49,7 +49,7 @@ impl std::fmt::Debug for QueryRows {
 /// # Errors
 /// `Job` with a hint and a caret when the SQL cannot be planned; the rows fail with `Data` or `Unavailable`.
 pub async fn sql(lake: LakeTable, query: &str) -> Result<QueryRows> {
-    sql_over(vec![Source { table: lake.table(), lake: Some(lake), tail: None }], query).await
+    sql_over(vec![Source { table: lake.table(), lake: Some(lake), tail: None }], query, None).await
 }
 
 /// Where the rows of a table lie: the objects of a lake, then what a topic holds.
@@ -63,18 +63,18 @@ pub struct Source {
     pub tail: Option<TopicTail>,
 }
 
-/// Runs one query over tables, each by its name. A row that is in the lake and in the topic's stretch is there twice.
+/// Runs one query over tables, each by its name, on so many threads, or one a processor. A row that is in the lake and in
+/// the topic's stretch is there twice.
 ///
 /// # Errors
 /// As [`sql()`].
-pub async fn sql_over(sources: Vec<Source>, query: &str) -> Result<QueryRows> {
-    let context = SessionContext::new_with_config(config());
-    for function in scalar_functions() {
-        context.register_udf(function);
+pub async fn sql_over(sources: Vec<Source>, query: &str, threads: Option<usize>) -> Result<QueryRows> {
+    let mut config = session_config();
+    if let Some(threads) = threads {
+        config = config.with_target_partitions(threads);
     }
-    for function in aggregate_functions() {
-        context.register_udaf(function);
-    }
+    let context = SessionContext::new_with_config(config);
+    register_functions(&context);
     for source in sources {
         context.register_table(source.table.name(), Arc::new(source))?;
     }
@@ -88,7 +88,18 @@ pub async fn sql_over(sources: Vec<Source>, query: &str) -> Result<QueryRows> {
     Ok(QueryRows { schema: rows.schema(), rows: rows.map_err(Into::into).boxed() })
 }
 
-fn config() -> SessionConfig {
+/// Our functions.
+pub(crate) fn register_functions(context: &SessionContext) {
+    for function in scalar_functions() {
+        context.register_udf(function);
+    }
+    for function in aggregate_functions() {
+        context.register_udaf(function);
+    }
+}
+
+/// Settings of a session for queries.
+pub(crate) fn session_config() -> SessionConfig {
     let mut config = SessionConfig::new();
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;
@@ -125,11 +136,7 @@ impl TableProvider for Source {
         let read = Arc::new(schema.project(&columns)?);
         let mut streams: Vec<Arc<dyn PartitionStream>> = Vec::new();
         if let Some(lake) = &self.lake {
-            let needed = Needed {
-                event_time: event_time_bounds(filters, self.table.event_time()),
-                id: equal_bytes(filters, ID),
-                pubkey: equal_bytes(filters, PUBKEY),
-            };
+            let needed = needed_by(filters, self.table);
             let (objects, _) = LakeTable::prune(lake.objects().await?, &needed.event_time);
             let lake = lake.clone().needing(needed);
             let parts = state.config().target_partitions().min(objects.len());
@@ -195,6 +202,15 @@ impl PartitionStream for TailPart {
     fn execute(&self, _context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let rows = self.tail.read(&self.columns).map_err(DataFusionError::from);
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
+    }
+}
+
+/// The rows of a table that filters ask for, nearly.
+pub(crate) fn needed_by(filters: &[Expr], table: Table) -> Needed {
+    Needed {
+        event_time: event_time_bounds(filters, table.event_time()),
+        id: equal_bytes(filters, ID),
+        pubkey: equal_bytes(filters, PUBKEY),
     }
 }
 

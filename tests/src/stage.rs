@@ -79,6 +79,11 @@ impl Stage {
         }
     }
 
+    /// What a process needs to reach this stage's store.
+    pub fn variables(&self) -> Vec<(&'static str, &str)> {
+        self.services.as_ref().map_or_else(Vec::new, |(_, store, _)| store.variables().into_iter().collect())
+    }
+
     /// `tidegate ingest` of a file or of relays, landed to the end.
     pub fn ingest(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(&[&["ingest"], arguments].concat());

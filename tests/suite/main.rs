@@ -6,6 +6,7 @@
 mod added_partitions;
 mod big_lake;
 mod cli;
+mod cluster;
 mod conformance;
 mod crash;
 mod fuzz;

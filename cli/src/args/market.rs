@@ -7,6 +7,7 @@
 use event::Span;
 
 use crate::error::Failure;
+use crate::master::Master;
 
 /// Windows that are read from the lake, once.
 const BATCH: [&str; 6] = ["all time", "14 days", "7 days", "1 day", "12 hours", "1 hour"];
@@ -92,15 +93,15 @@ impl Args {
         {
             words.extend(["--log-level".to_owned(), level.to_owned()]);
         }
-        if let Some(master) = &from.master {
-            match threads_of(master) {
-                Some(Some(threads)) if !has(&options.rest, &["--threads"]) => {
-                    words.extend(["--threads".to_owned(), threads.to_string()]);
+        if let Some(master) = from.master.as_deref().filter(|_| !has(&options.rest, &["--threads", "--master"])) {
+            let not_used = |why: &str| format!("OPENSEA_MONITORING_SPARK_MASTER={master} is not used: {why}");
+            match (master.parse(), command) {
+                (Ok(Master::Local(threads)), _) => {
+                    words.extend(threads.into_iter().flat_map(|threads| ["--threads".to_owned(), threads.to_string()]));
                 }
-                Some(_) => {}
-                None => notes.push(format!(
-                    "OPENSEA_MONITORING_SPARK_MASTER={master} is not used: the job runs in this process, on --threads N"
-                )),
+                (Ok(cluster), "batch") => words.extend(["--master".to_owned(), cluster.to_string()]),
+                (Ok(_), _) => notes.push(not_used("a stream runs in this process, on --threads N")),
+                (Err(why), _) => notes.push(not_used(&why)),
             }
         }
         words.append(&mut options.rest);
@@ -120,15 +121,6 @@ fn command_for(job: &str, window: &str) -> Result<&'static str, Failure> {
     }
     Err(Failure::usage(format!("`{job}` over '{window}' may be a batch or a stream"))
         .hint(format!("say which: `tidegate batch {job} '{window}'` or `tidegate stream {job} '{window}'`")))
-}
-
-/// `local[4]` is 4 threads and `local` one; `local[*]` leaves it open, and none is a cluster.
-fn threads_of(master: &str) -> Option<Option<usize>> {
-    match master.trim().strip_prefix("local")? {
-        "" => Some(Some(1)),
-        "[*]" => Some(None),
-        number => number.strip_prefix('[')?.strip_suffix(']')?.parse().ok().map(Some),
-    }
 }
 
 /// The options that have another name here, and the rest.
@@ -218,13 +210,22 @@ mod tests {
         let of = |line: &str| meant("global", line, &from).map(|meant| meant.words.join("|")).unwrap_or_default();
         assert_eq!(of("1 hour"), "batch|global|1 hour|--log-level|DEBUG|--threads|3");
         assert_eq!(of("1 hour|-l|INFO|--threads=2"), "batch|global|1 hour|-l|INFO|--threads=2");
-        let cluster = Environment { log_level: None, master: Some("spark://spark:7077".into()) };
-        let said = meant("global", "1 hour", &cluster).unwrap();
-        assert_eq!(said.words.len(), 3);
-        assert!(said.notes.len() == 2 && said.notes[1].contains("--threads"), "{:?}", said.notes);
-        assert_eq!(
-            [threads_of("local[*]"), threads_of("local"), threads_of("local[x]")],
-            [Some(None), Some(Some(1)), None]
-        );
+        let elsewhere = |master: &str, line: &str| {
+            let from = Environment { log_level: None, master: Some(master.to_owned()) };
+            let said = meant("global", line, &from).unwrap();
+            (said.words[3..].join("|"), said.notes.get(1).cloned().unwrap_or_default())
+        };
+        for (master, line, words, note) in [
+            ("local", "1 hour", "--threads|1", ""),
+            ("local[*]", "1 hour", "", ""),
+            ("tidegate://a:1", "1 hour", "--master|tidegate://a:1", ""),
+            ("tidegate://a:1", "1 minute", "", "a stream runs in this process"),
+            ("spark://spark:7077", "1 hour", "", "tidegate cluster worker"),
+            ("local[x]", "1 hour", "", "local[*]"),
+        ] {
+            let (said, noted) = elsewhere(master, line);
+            assert_eq!(said, words, "{master}");
+            assert!(noted.contains(note) && noted.is_empty() == note.is_empty(), "{master}: {noted}");
+        }
     }
 }

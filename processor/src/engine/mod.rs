@@ -15,7 +15,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::DataType;
 
@@ -35,6 +35,17 @@ const ROWS_AT_ONCE: usize = 64 * 1024;
 
 /// Takes the rows of a query, by its number.
 pub(crate) type Emit<'a> = dyn FnMut(usize, RecordBatch) -> Result<()> + Send + 'a;
+
+/// Closed windows of a cut, for an engine elsewhere.
+#[derive(Debug)]
+pub(crate) struct ClosedRows {
+    /// The cut.
+    pub(crate) cut: usize,
+    /// The end of each row's window, microseconds since 1970.
+    pub(crate) ends: Int64Array,
+    /// Rows of the closed table.
+    pub(crate) rows: RecordBatch,
+}
 
 /// One run of a job.
 #[derive(Debug)]
@@ -224,12 +235,17 @@ impl<'a> Engine<'a> {
     /// Adds what an intake made of rows.
     pub(crate) fn add(&mut self, taken: Taken, emit: &mut Emit<'_>) -> Result<Vec<LateRow>> {
         for (cut, state) in taken.state {
-            state.iter().try_for_each(|state| self.panes[cut].add(state))?;
+            state.iter().try_for_each(|state| self.add_state(cut, state))?;
         }
         for (query, rows) in taken.rows {
             rows.into_iter().filter(|rows| rows.num_rows() > 0).try_for_each(|rows| emit(query, rows))?;
         }
         Ok(taken.late)
+    }
+
+    /// Adds state of a cut.
+    pub(crate) fn add_state(&mut self, cut: usize, state: &RecordBatch) -> Result<()> {
+        self.panes[cut].add(state)
     }
 
     /// The end of an epoch: the watermark moves, and the windows that it reached are emitted.
@@ -284,31 +300,68 @@ impl<'a> Engine<'a> {
     /// Emits every window with an end at or before `until` that has a row and was not emitted before, in the order of
     /// their ends.
     pub(crate) async fn close(&mut self, until: i64, emit: &mut Emit<'_>) -> Result<()> {
-        loop {
-            let (mut to, mut rows) = (self.closed_until, 0);
-            while rows < ROWS_AT_ONCE {
-                let next = self.panes.iter().filter_map(|panes| panes.next_end(to)).min();
-                let Some(next) = next.filter(|next| *next <= until) else { break };
-                rows += self.panes.iter().map(|panes| panes.rows_of(next)).sum::<usize>();
-                to = next;
-            }
-            if to == self.closed_until {
-                break;
-            }
-            self.close_chunk(to, emit).await?;
+        while let Some(to) = self.next_chunk(until) {
+            self.close_chunk(to, Vec::new(), emit).await?;
         }
+        self.close_rest(until);
+        Ok(())
+    }
+
+    /// As [`Engine::close`] for `until`, with the closed windows of cuts over tables that end until then and were not
+    /// given before, by cut: another engine merged them.
+    pub(crate) async fn close_given(
+        &mut self,
+        until: i64,
+        given: Vec<Vec<RecordBatch>>,
+        emit: &mut Emit<'_>,
+    ) -> Result<()> {
+        self.close_chunk(until, given, emit).await
+    }
+
+    /// Closes some of the windows that are left, for an engine elsewhere to go on with: the end of the last of them, and
+    /// the rows of each cut over tables with the ends of their windows. None when there is no window left.
+    pub(crate) async fn next_closed(&mut self) -> Result<Option<(i64, Vec<ClosedRows>)>> {
+        let after = self.closed_until;
+        let Some(to) = self.next_chunk(END_OF_TIME) else { return Ok(None) };
+        let mut closed = Vec::new();
+        for number in 0..self.panes.len() {
+            let ends = self.merge(number, after, to).await?;
+            if let Some(state) = self.state_of(number, &ends)? {
+                let rows = self.assemblies[number].close_by_end(vec![state]).await?;
+                closed.extend(rows.into_iter().map(|(ends, rows)| ClosedRows { cut: number, ends, rows }));
+            }
+        }
+        self.close_rest(to);
+        Ok(Some((to, closed)))
+    }
+
+    /// The end of the last of the windows that are closed at once: not many state rows' worth, and one window at least.
+    fn next_chunk(&self, until: i64) -> Option<i64> {
+        let (mut to, mut rows) = (self.closed_until, 0);
+        while rows < ROWS_AT_ONCE {
+            let next = self.panes.iter().filter_map(|panes| panes.next_end(to)).min();
+            let Some(next) = next.filter(|next| *next <= until) else { break };
+            rows += self.panes.iter().map(|panes| panes.rows_of(next)).sum::<usize>();
+            to = next;
+        }
+        (to != self.closed_until).then_some(to)
+    }
+
+    fn close_rest(&mut self, until: i64) {
         if until > self.closed_until {
             self.closed_until = until;
             self.panes.iter_mut().for_each(|panes| panes.drop_until(until));
         }
-        Ok(())
     }
 
-    /// Emits the windows that end after those emitted and at or before `to`, all of them at once.
-    async fn close_chunk(&mut self, to: i64, emit: &mut Emit<'_>) -> Result<()> {
+    /// Emits the windows that end after those emitted and at or before `to`, all of them at once; the rows of those in
+    /// `given`, by cut, are there already.
+    async fn close_chunk(&mut self, to: i64, given: Vec<Vec<RecordBatch>>, emit: &mut Emit<'_>) -> Result<()> {
         let after = self.closed_until;
+        let mut given = given.into_iter();
         let mut closed: Vec<Vec<RecordBatch>> = Vec::with_capacity(self.panes.len());
         for number in 0..self.panes.len() {
+            let given = given.next().filter(|_| self.above[number].is_none());
             // A cut comes after those that it stands above.
             if let Some(plan) = &mut self.above[number] {
                 let rows = fill(plan, &closed)?;
@@ -316,16 +369,27 @@ impl<'a> Engine<'a> {
                     self.panes[number].add(&state)?;
                 }
             }
-            self.panes[number].compact(after, to, &mut self.assemblies[number]).await?;
-            let ends = self.panes[number].ends(after, to);
-            for end in &ends {
-                self.panes[number].roll_up(*end, &mut self.assemblies[number]).await?;
-            }
-            closed.push(self.evaluate(number, &ends).await?);
+            closed.push(match given {
+                Some(rows) => rows,
+                None => {
+                    let ends = self.merge(number, after, to).await?;
+                    self.evaluate(number, &ends).await?
+                }
+            });
         }
-        self.closed_until = to;
-        self.panes.iter_mut().for_each(|panes| panes.drop_until(to));
+        self.close_rest(to);
         self.ask(&closed, emit).await
+    }
+
+    /// Merges the panes of the windows of a cut that end in `(after, to]`, as far as they share them: the windows' ends.
+    async fn merge(&mut self, number: usize, after: i64, to: i64) -> Result<Vec<i64>> {
+        let (panes, assembly) = (&mut self.panes[number], &mut self.assemblies[number]);
+        panes.compact(after, to, assembly).await?;
+        let ends = panes.ends(after, to);
+        for end in &ends {
+            panes.roll_up(*end, assembly).await?;
+        }
+        Ok(ends)
     }
 
     /// Emits the open windows that changed since the last call (all open ones with `all`), none of them final.
@@ -348,15 +412,22 @@ impl<'a> Engine<'a> {
 
     /// Rows of the closed table of a cut for the windows that end at `ends`.
     async fn evaluate(&mut self, number: usize, ends: &[i64]) -> Result<Vec<RecordBatch>> {
+        match self.state_of(number, ends)? {
+            Some(state) => self.assemblies[number].close(vec![state]).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// State of the windows of a cut that end at `ends`, if there is any.
+    fn state_of(&self, number: usize, ends: &[i64]) -> Result<Option<RecordBatch>> {
         let mut state = Vec::with_capacity(ends.len());
         for end in ends {
             state.extend(self.panes[number].window(*end)?);
         }
-        if state.is_empty() {
-            return Ok(Vec::new());
+        match state.is_empty() {
+            true => Ok(None),
+            false => Ok(Some(concat_batches(&self.assemblies[number].state, &state)?)),
         }
-        let state = concat_batches(&self.assemblies[number].state, &state)?;
-        self.assemblies[number].close(vec![state]).await
     }
 
     /// Runs the queries that read any of the closed windows.

@@ -95,6 +95,8 @@ pub struct Job {
     window: (Span, Span),
     memory: Memory,
     outputs: Vec<Output>,
+    /// What it was made of.
+    told: (JobSource, JobOptions),
     pub(crate) plan: JobPlan,
 }
 
@@ -166,6 +168,7 @@ impl Job {
             window: parsed.window,
             memory: options.memory,
             outputs,
+            told: (source.clone(), options.clone()),
             plan,
         })
     }
@@ -174,6 +177,11 @@ impl Job {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The text it was planned from, and the options.
+    pub(crate) const fn told(&self) -> &(JobSource, JobOptions) {
+        &self.told
     }
 
     /// How far the watermark trails the greatest time seen.

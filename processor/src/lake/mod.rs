@@ -174,6 +174,11 @@ impl LakeTable {
         self.unreadable.load(Ordering::Relaxed)
     }
 
+    /// Counts lines that were found elsewhere to be no row of the table.
+    pub(crate) fn note_unreadable(&self, lines: u64) {
+        self.unreadable.fetch_add(lines, Ordering::Relaxed);
+    }
+
     /// Sorts out the objects that provably hold no row with an event time in `range`; returns those to be read, and
     /// how many were left out.
     #[must_use]

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StructArray, TimestampMicrosecondArray, new_null_array,
+    Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, StructArray, TimestampMicrosecondArray,
+    new_null_array,
 };
 use arrow::compute::prep_null_mask_filter;
 use arrow::datatypes::{Int64Type, SchemaRef};
@@ -24,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::plan::cut::Cut;
 use crate::plan::functions::{time_type, window_fields};
 use crate::plan::slot::{Leaf, SlotExec, SlotPlan};
+use crate::state::END_OF_TIME;
 
 /// What is needed to build every stage of one aggregate, and the projections above it, innermost first.
 struct Aggregation {
@@ -135,6 +137,8 @@ pub(crate) struct Assembly {
     stages: Option<(SlotPlan, SlotPlan)>,
     /// Columns of the state; the pane's start comes first.
     pub(crate) state: SchemaRef,
+    /// Columns after it that make a group; none where the state is the rows themselves.
+    pub(crate) groups: usize,
     closed: SchemaRef,
     window_at: Option<usize>,
     /// Length of a window in microseconds; none over all time, where a window has no bounds.
@@ -144,19 +148,20 @@ pub(crate) struct Assembly {
 impl Assembly {
     pub(crate) async fn plan(session: &SessionState, cut: &Cut) -> Result<Self> {
         let context = session.task_ctx();
-        let (stages, state) = match cut.aggregates {
+        let (stages, state, groups) = match cut.aggregates {
             true => {
                 let parts = Aggregation::plan(session, cut).await?;
+                let groups = parts.groups.expr().len().saturating_sub(1);
                 let partial = parts.partial()?;
                 let reduce = parts.over_state(&partial, AggregateMode::PartialReduce)?;
                 let finish = parts.finish(&partial)?;
                 let stages = (SlotPlan::new(reduce, Arc::clone(&context)), SlotPlan::new(finish, context));
-                (Some(stages), partial.schema())
+                (Some(stages), partial.schema(), groups)
             }
-            false => (None, session.create_physical_plan(&cut.lower).await?.schema()),
+            false => (None, session.create_physical_plan(&cut.lower).await?.schema(), 0),
         };
         let size = cut.spec.map(|spec| spec.size());
-        Ok(Self { stages, state, closed: Arc::clone(&cut.closed), window_at: cut.window_at, size })
+        Ok(Self { stages, state, groups, closed: Arc::clone(&cut.closed), window_at: cut.window_at, size })
     }
 
     /// Merges equal groups of equal panes.
@@ -169,11 +174,29 @@ impl Assembly {
 
     /// Merges and evaluates state rows whose pane column holds the start of their window: rows of the closed table.
     pub(crate) async fn close(&mut self, state: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
-        let merged = match &mut self.stages {
-            Some((_, finish)) => finish.run_batches(vec![state]).await?,
-            None => state,
-        };
+        let merged = self.finish(state).await?;
         merged.iter().filter(|batch| batch.num_rows() > 0).map(|batch| self.closed_rows(batch)).collect()
+    }
+
+    /// As [`Assembly::close`], each batch with the ends of its rows' windows, microseconds since 1970.
+    pub(crate) async fn close_by_end(&mut self, state: Vec<RecordBatch>) -> Result<Vec<(Int64Array, RecordBatch)>> {
+        let merged = self.finish(state).await?;
+        let with_ends = merged.iter().filter(|batch| batch.num_rows() > 0).map(|batch| {
+            let starts = batch.column(0).as_primitive::<Int64Type>();
+            let ends = self.size.map_or_else(
+                || Int64Array::from_value(END_OF_TIME, starts.len()),
+                |size| starts.unary(|start| start + size),
+            );
+            Ok((ends, self.closed_rows(batch)?))
+        });
+        with_ends.collect()
+    }
+
+    async fn finish(&mut self, state: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        match &mut self.stages {
+            Some((_, finish)) => Ok(finish.run_batches(vec![state]).await?),
+            None => Ok(state),
+        }
     }
 
     /// Puts the window in its place and takes the pane column away.

@@ -11,7 +11,7 @@ use arrow::array::RecordBatch;
 use datafusion::error::DataFusionError;
 use event::EventTime;
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::engine::{Engine, Intake, Range, Taken, select_leaf};
@@ -60,12 +60,30 @@ pub struct BatchSummary {
     pub rows_out: u64,
 }
 
-type Queue = Arc<Mutex<VecDeque<(usize, LakeObject)>>>;
+/// Objects that are still to be read, with their numbers.
+pub(crate) type Queue = Arc<Mutex<VecDeque<(usize, LakeObject)>>>;
 
-/// What a worker made of an object: all of it at the end, with its number; parts before.
-struct Done {
-    taken: Taken,
-    ended: Option<usize>,
+/// What a reader made of an object: all of it at the end; parts before.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) taken: Taken,
+    /// The object's number.
+    pub(crate) object: usize,
+    pub(crate) ended: bool,
+    /// Rows that it is made of.
+    pub(crate) rows: u64,
+}
+
+/// Takes objects off a queue until it is empty; there are several at once.
+#[derive(Debug)]
+pub(crate) struct ObjectReader {
+    pub(crate) intake: Intake,
+    /// Columns that are read.
+    pub(crate) columns: Vec<usize>,
+    pub(crate) lake: LakeTable,
+    pub(crate) queue: Queue,
+    /// How many may compute at once.
+    pub(crate) turns: Arc<Semaphore>,
 }
 
 /// Runs `job` over the lake; `on_rows` gets the rows of each output, by its number, by ascending window end.
@@ -152,20 +170,31 @@ async fn aggregate(
     let least: Vec<i64> = objects.iter().map(|object| object.event_time.map_or(i64::MIN, |(least, _)| least)).collect();
     let queue: Queue = Arc::new(Mutex::new(objects.into_iter().enumerate().collect()));
     let mut engine = Engine::new(job, range, Vec::new(), []).await?;
-    let (send, mut receive) = mpsc::channel::<Done>(2 * settings.threads.max(1));
+    let threads = settings.threads.max(1);
+    let turns = Arc::new(Semaphore::new(threads));
+    let (send, mut receive) = mpsc::channel::<Done>(2 * threads);
     let mut workers = JoinSet::new();
-    for _ in 0..settings.threads.max(1) {
-        let (lake, queue, send) = (lake.clone(), Arc::clone(&queue), send.clone());
-        let columns = job.plan.tables[0].columns.clone();
-        workers.spawn(work(engine.worker().await?, columns, lake, queue, Arc::clone(progress), send));
+    for _ in 0..threads {
+        let reader = ObjectReader {
+            intake: engine.worker().await?,
+            columns: job.plan.tables[0].columns.clone(),
+            lake: lake.clone(),
+            queue: Arc::clone(&queue),
+            turns: Arc::clone(&turns),
+        };
+        workers.spawn(reader.run(send.clone()));
     }
     drop(send);
     let mut unread = Frontier::new(least);
     while let Some(done) = receive.recv().await {
+        progress.rows.fetch_add(done.rows, Ordering::Relaxed);
         engine.add(done.taken, emit)?;
         engine.shed().await?;
-        if let Some(frontier) = done.ended.and_then(|object| unread.done(object)) {
-            engine.close(frontier, emit).await?;
+        if done.ended {
+            progress.objects_done.fetch_add(1, Ordering::Relaxed);
+            if let Some(frontier) = unread.done(done.object) {
+                engine.close(frontier, emit).await?;
+            }
         }
     }
     while let Some(worker) = workers.join_next().await {
@@ -198,36 +227,37 @@ impl Frontier {
     }
 }
 
-/// Takes objects off the queue until it is empty; sends what it makes of them.
-async fn work(
-    mut intake: Intake,
-    columns: Vec<usize>,
-    lake: LakeTable,
-    queue: Queue,
-    progress: Arc<BatchProgress>,
-    send: mpsc::Sender<Done>,
-) -> Result<()> {
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    while let Some((at, object)) = next() {
-        let mut rows = lake.read(&object, &columns);
-        let (mut held, mut bytes) = (Vec::new(), 0);
-        while let Some(batch) = rows.try_next().await? {
-            progress.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-            bytes += batch.get_array_memory_size();
-            held.push(batch);
-            if bytes >= BYTES_AT_ONCE {
-                let taken = intake.take(0, &std::mem::take(&mut held), None).await?;
-                bytes = 0;
-                if send.send(Done { taken, ended: None }).await.is_err() {
+impl ObjectReader {
+    /// Sends what it makes of the objects.
+    pub(crate) async fn run(mut self, send: mpsc::Sender<Done>) -> Result<()> {
+        while let Some((object, lies)) = self.next() {
+            let mut rows = self.lake.read(&lies, &self.columns);
+            let mut ended = false;
+            while !ended {
+                // While it waits for who takes what it has made, another one computes.
+                let turn = self.turns.acquire().await;
+                let turn = turn.map_err(|error| Error::internal("readers have no turns").with_source(error))?;
+                let (mut held, mut bytes, mut count) = (Vec::new(), 0, 0);
+                while bytes < BYTES_AT_ONCE {
+                    let Some(batch) = rows.try_next().await? else {
+                        ended = true;
+                        break;
+                    };
+                    count += batch.num_rows() as u64;
+                    bytes += batch.get_array_memory_size();
+                    held.push(batch);
+                }
+                let taken = self.intake.take(0, &held, None).await?;
+                drop(turn);
+                if send.send(Done { taken, object, ended, rows: count }).await.is_err() {
                     return Ok(());
                 }
             }
         }
-        let taken = intake.take(0, &held, None).await?;
-        progress.objects_done.fetch_add(1, Ordering::Relaxed);
-        if send.send(Done { taken, ended: Some(at) }).await.is_err() {
-            return Ok(());
-        }
+        Ok(())
     }
-    Ok(())
+
+    fn next(&self) -> Option<(usize, LakeObject)> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
 }

@@ -19,6 +19,7 @@ mod stream;
 mod tests;
 
 pub use batch::{BatchProgress, BatchSettings, BatchSummary, batch};
+pub(crate) use batch::{Done, ObjectReader, Queue};
 pub use progress::{Durations, PartitionProgress, StreamProgress};
 pub use settings::{OutputMode, Pace, Start, StreamSettings};
 pub use stream::{StreamObserver, StreamSummary, stream};

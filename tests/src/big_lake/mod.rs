@@ -1,9 +1,9 @@
 //! A lake of any size, made up by seed: events, sightings and the market's events as a lander lands them.
 //!
-//! The lander itself writes the objects, over a log that makes its records up while they are read ([`log`]), one lander a
+//! The lander itself writes the objects, over a log that makes its records up while they are read (`log`), one lander a
 //! partition, so that names, footers and sizes are the house's own. Nothing is signed or verified: who reads a lake relies
-//! on ingest for that. An event is a function of seed, partition and offset ([`nostr`]); the market's frames are those of
-//! [`crate::traffic`] without their copies ([`market`]).
+//! on ingest for that. An event is a function of seed, partition and offset (`nostr`); the market's frames are those of
+//! [`crate::traffic`] without their copies (`market`).
 
 mod log;
 mod market;
