@@ -198,6 +198,12 @@ mod kafka {
                 let count = |words: &str| heard.lines.iter().filter(|line| line.contains(words)).count();
                 count("relay opened") == count("relay closed for want of room")
             });
+            // The lander comes back by itself too; told to stop before, it would end with what it could not reach.
+            let (published, begun) = (place.topic_records().len(), Instant::now());
+            while place.lake_rows().len() < published {
+                assert!(begun.elapsed() < 2 * SOON, "{published} events of the topic are not in the lake");
+                std::thread::sleep(Duration::from_millis(500));
+            }
             process.terminate();
             process.ends_with(0, SOON);
             // Where it was stopped before it had asked for all that it left, that is asked for now.

@@ -152,6 +152,10 @@ impl KafkaWriter {
     }
 
     /// Runs a transaction call on a blocking thread, again as long as librdkafka says that it may be.
+    ///
+    /// Where the broker is gone that coordinates a group, librdkafka 2.12 waits until it is back, however long it was to
+    /// wait (a request to a coordinator has a time limit at which nobody looks). Such a call is left to itself, and this
+    /// writer with it: the one that takes its place fences what may still come of it.
     async fn transact(
         &self,
         tried: &str,
@@ -159,6 +163,7 @@ impl KafkaWriter {
     ) -> std::result::Result<(), Refusal> {
         let (producer, wait) = (self.producer.clone(), self.log.shared.settings.timeout);
         let tried = self.tried(tried);
+        let unanswered = format!("{tried}: no answer within {} s", 2 * wait.as_secs());
         let failure = Arc::clone(&self.deliveries);
         let done = spawn_blocking(move || {
             let deadline = Instant::now() + wait;
@@ -171,7 +176,11 @@ impl KafkaWriter {
                 }
             }
         });
-        joined(done.await).unwrap_or_else(|error| Err(Refusal { error, abortable: false }))
+        let done = match timeout(2 * wait, done).await {
+            Ok(done) => joined(done),
+            Err(_) => Err(Error::new(ErrorKind::Unavailable, unanswered)),
+        };
+        done.unwrap_or_else(|error| Err(Refusal { error, abortable: false }))
     }
 
     fn tried(&self, tried: &str) -> String {
