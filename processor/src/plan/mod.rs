@@ -90,6 +90,9 @@ impl JobPlan {
             let schema = Arc::new(analysed.schema().as_arrow().clone());
             let (kind, plan) = cut(analysed, tables, &mut cuts)?;
             let plan = session.optimize(&plan)?;
+            if kind != Kind::Bounded {
+                check_reads(&plan)?;
+            }
             let origins = match kind {
                 Kind::Windowed => trace(&plan, &cuts)?.columns,
                 // One window holds everything, so nothing can reach over several.
@@ -290,6 +293,18 @@ fn indent(text: &mut String, title: &str, plan: &LogicalPlan) {
     for line in plan.display_indent().to_string().lines() {
         let _ = writeln!(text, "  {line}");
     }
+}
+
+/// A query is asked when there are rows for it, so one whose conditions leave constant rows alone would never answer.
+fn check_reads(plan: &LogicalPlan) -> Result<()> {
+    if matches!(plan, LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row)
+        || plan.exists(|node| Ok(matches!(node, LogicalPlan::TableScan(_))))?
+    {
+        return Ok(());
+    }
+    Err(Error::job("a query gives the same rows whatever its tables hold").with_hint(
+        "it reads no table, or its conditions leave none of a table's rows: look at its WHERE and at its outer joins",
+    ))
 }
 
 fn check_deterministic(plan: &LogicalPlan) -> Result<()> {
