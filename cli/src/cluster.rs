@@ -1,6 +1,5 @@
 //! `tidegate cluster worker`: does its share of batches that others ask for.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use event::Table;
@@ -75,7 +74,7 @@ async fn worker(args: WorkerArgs, shutdown: CancellationToken) -> Result<(), Fai
 fn open(place: &str, table: Table) -> processor::Result<LakeTable> {
     let refused = |failure: Failure| processor::Error::new(processor::ErrorKind::Config, failure.message());
     let location = Location::parse(place).map_err(refused)?;
-    if matches!(&location, Location::Local(dir) if !Path::new(dir).is_dir()) {
+    if matches!(&location, Location::Local(dir) if !dir.is_dir()) {
         let message = format!("there is no directory `{location}` here");
         return Err(processor::Error::new(processor::ErrorKind::Config, message));
     }

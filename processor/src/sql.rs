@@ -26,8 +26,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use crate::error::{Error, Result};
 use crate::job::{job_error, place_caret};
 use crate::lake::{LakeObject, LakeTable, Needed};
-use crate::plan::approx::aggregate_functions;
-use crate::plan::functions::scalar_functions;
+use crate::plan::functions::register_functions;
 use crate::tail::TopicTail;
 
 /// A query's rows as they come, and their columns.
@@ -73,8 +72,8 @@ pub async fn sql_over(sources: Vec<Source>, query: &str, threads: Option<usize>)
     if let Some(threads) = threads {
         config = config.with_target_partitions(threads);
     }
-    let context = SessionContext::new_with_config(config);
-    register_functions(&context);
+    let mut context = SessionContext::new_with_config(config);
+    register_functions(&mut context)?;
     for source in sources {
         context.register_table(source.table.name(), Arc::new(source))?;
     }
@@ -86,16 +85,6 @@ pub async fn sql_over(sources: Vec<Source>, query: &str, threads: Option<usize>)
         said => place_caret(job_error(said), query),
     })?;
     Ok(QueryRows { schema: rows.schema(), rows: rows.map_err(Into::into).boxed() })
-}
-
-/// Our functions.
-pub(crate) fn register_functions(context: &SessionContext) {
-    for function in scalar_functions() {
-        context.register_udf(function);
-    }
-    for function in aggregate_functions() {
-        context.register_udaf(function);
-    }
 }
 
 /// Settings of a session for queries.

@@ -1,13 +1,14 @@
 //! The client of a cluster: finds its workers, hands them a batch, and goes on where one of them was lost.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::{BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::filter_record_batch;
+use arrow::compute::kernels::cmp::{eq, gt};
+use arrow::error::ArrowError;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::error::{DataFusionError, Result as DfResult};
@@ -31,7 +32,7 @@ use super::channel::Channels;
 use super::codec::Codec;
 use super::fault::heard;
 use super::gather::GatherExec;
-use super::layout::{Layout, Parcel, What};
+use super::layout::{Layout, Parcel, What, sorts};
 use super::order::{Order, Place, Share};
 use super::pane::PaneExec;
 use super::window::WindowExec;
@@ -85,12 +86,10 @@ impl Cluster {
         progress: Arc<BatchProgress>,
         on_rows: &mut (dyn FnMut(usize, RecordBatch) -> Result<()> + Send),
     ) -> Result<BatchSummary> {
-        refuse_bounded(job)?;
+        let Ordered { order, objects, skipped } = ordered(job, &lake, place, settings).await?;
         let mut workers = self.workers().await?;
-        let (objects, skipped) = objects_of(&lake, settings).await?;
         progress.objects_total.store(objects.len() as u64, Ordering::Relaxed);
         progress.objects_skipped.store(skipped as u64, Ordering::Relaxed);
-        let order = Arc::new(Order::new(job, Place::new(place, lake.table()), (settings.from, settings.until)));
         let mut rows_out = 0;
         let mut emit = |output: usize, rows: RecordBatch| {
             rows_out += rows.num_rows() as u64;
@@ -99,7 +98,7 @@ impl Cluster {
         let mut run = Run::new(job, &order, objects.len(), &progress, &lake).await?;
         let mut attempt = 1;
         loop {
-            let plan = Stages::new(job, &order, &objects).await?.over(&workers).await?;
+            let plan = planned(job, &order, &objects, &workers).await?;
             match run.attempt(&plan, &mut emit).await {
                 Ok(()) => break,
                 Err(error) => workers = self.after(error, &workers, attempt).await?,
@@ -119,11 +118,8 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::batch`].
     pub async fn explain(&self, job: &Job, lake: LakeTable, place: &str, settings: &BatchSettings) -> Result<String> {
-        refuse_bounded(job)?;
-        let workers = self.workers().await?;
-        let (objects, _) = objects_of(&lake, settings).await?;
-        let order = Arc::new(Order::new(job, Place::new(place, lake.table()), (settings.from, settings.until)));
-        let plan = Stages::new(job, &order, &objects).await?.over(&workers).await?;
+        let Ordered { order, objects, .. } = ordered(job, &lake, place, settings).await?;
+        let plan = planned(job, &order, &objects, &self.workers().await?).await?;
         Ok(display_plan_ascii(plan.root.as_ref(), false))
     }
 
@@ -179,18 +175,22 @@ impl Cluster {
     }
 }
 
-fn refuse_bounded(job: &Job) -> Result<()> {
-    match job.plan.queries.iter().any(|query| query.kind == Kind::Bounded) {
-        false => Ok(()),
-        true => Err(Error::job("a query of the job needs all rows at once, and is not run on a cluster")
-            .with_hint("run it with --master local; or group by window(…) and join, rank and sort within the window")),
-    }
+/// What a batch is made of, whoever works on it.
+struct Ordered {
+    order: Arc<Order>,
+    objects: Vec<LakeObject>,
+    /// Objects that provably hold no row of the range.
+    skipped: usize,
 }
 
-async fn objects_of(lake: &LakeTable, settings: &BatchSettings) -> Result<(Vec<LakeObject>, usize)> {
-    let bounds: Range<Option<i64>> =
-        settings.from.map(event::EventTime::micros)..settings.until.map(event::EventTime::micros);
-    Ok(LakeTable::prune(lake.objects().await?, &bounds))
+async fn ordered(job: &Job, lake: &LakeTable, place: &str, settings: &BatchSettings) -> Result<Ordered> {
+    if job.plan.queries.iter().any(|query| query.kind == Kind::Bounded) {
+        return Err(Error::job("a query of the job needs all rows at once, and is not run on a cluster")
+            .with_hint("run it with --master local; or group by window(…) and join, rank and sort within the window"));
+    }
+    let (objects, skipped) = settings.objects(lake).await?;
+    let order = Order::new(job, Place::new(place, lake.table()), (settings.from, settings.until));
+    Ok(Ordered { order: Arc::new(order), objects, skipped })
 }
 
 /// Every address behind a name: a service with several replicas has as many.
@@ -216,55 +216,35 @@ async fn identity(channels: &Channels, url: &Url) -> std::result::Result<Identit
     }
 }
 
-/// The operators of a batch, before it is known how many workers there are.
-struct Stages {
-    leaf: Arc<PaneExec>,
-    keys: Vec<Arc<dyn PhysicalExpr>>,
-    order: Arc<Order>,
-    closed: Layout,
-}
-
 /// A plan, and the session in which it runs.
 struct Planned {
     root: Arc<dyn ExecutionPlan>,
     session: SessionState,
 }
 
-impl Stages {
-    async fn new(job: &Job, order: &Arc<Order>, objects: &[LakeObject]) -> Result<Self> {
-        let state = Layout::of_state(&job.plan).await?;
-        let column = |at: &usize| {
-            let name = state.schema().field(*at).name();
-            Arc::new(Column::new(name, *at)) as Arc<dyn PhysicalExpr>
-        };
-        let keys = state.keys().iter().map(column).collect();
-        let shares = objects.iter().enumerate().map(|(number, object)| Share::of(number, object)).collect();
-        let leaf = PaneExec::new(Arc::clone(order), shares, Arc::clone(state.schema()), None);
-        Ok(Self { leaf: Arc::new(leaf), keys, order: Arc::clone(order), closed: Layout::of_closed(&job.plan) })
-    }
-
-    async fn over(self, workers: &[Found]) -> Result<Planned> {
-        let tasks = workers.len() * TASKS_A_WORKER;
-        let closed = Arc::clone(self.closed.schema());
-        let spread = RepartitionExec::try_new(self.leaf, Partitioning::Hash(self.keys, 1))?;
-        let shuffled = NetworkShuffleExec::try_new(Arc::new(spread), tasks)?;
-        let merged = WindowExec::new(self.order, Arc::new(shuffled), closed, None);
-        let brought = NetworkCoalesceExec::try_new(Arc::new(merged), tasks, 1)?;
-        let plan: Arc<dyn ExecutionPlan> = Arc::new(GatherExec::new(self.closed, Arc::new(brought)));
-        let urls = workers.iter().map(|worker| worker.url.clone()).collect();
-        let session = SessionStateBuilder::new()
-            .with_default_features()
-            .with_query_planner(Arc::new(Given(plan)))
-            .with_distributed_worker_resolver(Urls(urls))
-            .with_distributed_channel_resolver(Channels::default())
-            .with_distributed_user_codec(Codec(None))
-            .with_distributed_scale_up_leaf_node_handler(share_out)
-            .with_distributed_planner()
-            .build();
-        let nothing = LogicalPlanBuilder::empty(false).build()?;
-        let root = session.query_planner().create_physical_plan(&nothing, &session).await?;
-        Ok(Planned { root, session })
-    }
+async fn planned(job: &Job, order: &Arc<Order>, objects: &[LakeObject], workers: &[Found]) -> Result<Planned> {
+    let tasks = workers.len() * TASKS_A_WORKER;
+    let (state, closed) = (Layout::of_state(&job.plan).await?, Layout::of_closed(&job.plan));
+    let shares = objects.iter().enumerate().map(|(number, object)| Share::of(number, object)).collect();
+    let read = PaneExec::new(Arc::clone(order), shares, Arc::clone(state.schema()), None);
+    let key = |at: &usize| Arc::new(Column::new(state.schema().field(*at).name(), *at)) as Arc<dyn PhysicalExpr>;
+    let keys = state.keys().iter().map(key).collect();
+    let spread = RepartitionExec::try_new(Arc::new(read), Partitioning::Hash(keys, 1))?;
+    let shuffled = NetworkShuffleExec::try_new(Arc::new(spread), tasks)?;
+    let merged = WindowExec::new(Arc::clone(order), Arc::new(shuffled), Arc::clone(closed.schema()), None);
+    let brought = NetworkCoalesceExec::try_new(Arc::new(merged), tasks, 1)?;
+    let session = SessionStateBuilder::new()
+        .with_default_features()
+        .with_query_planner(Arc::new(Given(Arc::new(GatherExec::new(closed, Arc::new(brought))))))
+        .with_distributed_worker_resolver(Urls(workers.iter().map(|worker| worker.url.clone()).collect()))
+        .with_distributed_channel_resolver(Channels::default())
+        .with_distributed_user_codec(Codec(None))
+        .with_distributed_scale_up_leaf_node_handler(share_out)
+        .with_distributed_planner()
+        .build();
+    let nothing = LogicalPlanBuilder::empty(false).build()?;
+    let root = session.query_planner().create_physical_plan(&nothing, &session).await?;
+    Ok(Planned { root, session })
 }
 
 fn share_out(event: ScaleUpLeafNodeEvent<'_>) -> Option<DfResult<ScaleUpLeafNodeEventResponse>> {
@@ -304,6 +284,8 @@ struct Run<'a> {
     rows: HashMap<i64, Vec<(usize, RecordBatch)>>,
     /// Objects whose rows have been given out.
     read: Vec<bool>,
+    /// Lines that are no row, of this attempt.
+    unreadable: u64,
     progress: &'a BatchProgress,
     lake: &'a LakeTable,
 }
@@ -324,6 +306,7 @@ impl<'a> Run<'a> {
             until: i64::MIN,
             rows: HashMap::new(),
             read: vec![false; objects],
+            unreadable: 0,
             progress,
             lake,
         })
@@ -332,43 +315,50 @@ impl<'a> Run<'a> {
     async fn attempt(&mut self, plan: &Planned, emit: &mut Emit<'_>) -> Result<()> {
         self.held.iter_mut().for_each(Vec::clear);
         self.rows.clear();
+        self.unreadable = 0;
         self.progress.rows.store(0, Ordering::Relaxed);
         self.progress.objects_done.store(0, Ordering::Relaxed);
         let mut batches = plan.root.execute(0, plan.session.task_ctx()).map_err(heard)?;
         while let Some(batch) = batches.try_next().await.map_err(heard)? {
-            for parcel in self.layout.sorts(&batch)? {
-                self.take(parcel, emit).await?;
+            for parcel in sorts(&batch)? {
+                self.take(&parcel, emit).await?;
             }
         }
-        match self.until == i64::MAX {
-            true => Ok(()),
-            false => Err(Error::new(ErrorKind::Unavailable, "the workers ended before all windows had come")),
+        if self.until != i64::MAX {
+            return Err(Error::new(ErrorKind::Unavailable, "the workers ended before all windows had come"));
         }
+        self.lake.note_unreadable(self.unreadable);
+        Ok(())
     }
 
-    async fn take(&mut self, parcel: Parcel, emit: &mut Emit<'_>) -> Result<()> {
-        let Parcel { what, at, count, rows } = parcel;
-        match (what, rows) {
-            (What::Section(section), Some(rows)) => match self.layout.query(section) {
-                None => self.held[section].push(later(rows, &at, self.until)?),
-                Some(query) => self.hold(query, &rows, &at)?,
-            },
-            (What::Closed, _) => {
-                let until = at.values().iter().copied().max().unwrap_or(self.until);
+    async fn take(&mut self, parcel: &Parcel, emit: &mut Emit<'_>) -> Result<()> {
+        match parcel.what {
+            What::Section(section) => {
+                let rows = self.layout.section(parcel)?.ok_or_else(|| Error::internal("a section has no rows"))?;
+                match self.layout.query(section) {
+                    // The windows until then were given out by an earlier attempt.
+                    None => {
+                        self.held[section].push(filtered(&rows, gt(parcel.at(), &Int64Array::new_scalar(self.until)))?)
+                    }
+                    Some(query) => self.hold(query, &rows, parcel.at())?,
+                }
+            }
+            What::Closed => {
+                let until = parcel.at().values().iter().copied().max().unwrap_or(self.until);
                 if until > self.until {
                     let given = self.held.iter_mut().map(std::mem::take).collect();
                     self.engine.close_given(until, given, emit).await?;
                     self.until = until;
                 }
             }
-            (What::Unreadable, _) => self.lake.note_unreadable(total(&count)),
-            (What::Reading, _) => {
-                self.progress.rows.fetch_add(total(&count), Ordering::Relaxed);
+            What::Unreadable => self.unreadable += total(parcel.count()),
+            What::Reading => {
+                self.progress.rows.fetch_add(total(parcel.count()), Ordering::Relaxed);
             }
-            (What::Read, _) => {
-                self.progress.rows.fetch_add(total(&count), Ordering::Relaxed);
-                self.progress.objects_done.fetch_add(at.len() as u64, Ordering::Relaxed);
-                for object in at.values() {
+            What::Read => {
+                self.progress.rows.fetch_add(total(parcel.count()), Ordering::Relaxed);
+                self.progress.objects_done.fetch_add(parcel.at().len() as u64, Ordering::Relaxed);
+                for object in parcel.at().values() {
                     let rows = self.rows.remove(object).unwrap_or_default();
                     let done = usize::try_from(*object).ok().and_then(|object| self.read.get_mut(object));
                     if let Some(done) = done.filter(|done| !**done) {
@@ -377,7 +367,6 @@ impl<'a> Run<'a> {
                     }
                 }
             }
-            (What::Section(_), None) => return Err(Error::internal("a section came without rows")),
         }
         Ok(())
     }
@@ -388,20 +377,15 @@ impl<'a> Run<'a> {
         objects.sort_unstable();
         objects.dedup();
         for object in objects {
-            let of: BooleanArray = at.values().iter().map(|other| Some(*other == object)).collect();
-            self.rows.entry(object).or_default().push((query, filter_record_batch(rows, &of)?));
+            let of = filtered(rows, eq(at, &Int64Array::new_scalar(object)))?;
+            self.rows.entry(object).or_default().push((query, of));
         }
         Ok(())
     }
 }
 
-/// The rows of windows that end after `until`: the others were given out by an earlier attempt.
-fn later(rows: RecordBatch, ends: &Int64Array, until: i64) -> Result<RecordBatch> {
-    if ends.values().iter().all(|end| *end > until) {
-        return Ok(rows);
-    }
-    let later: BooleanArray = ends.values().iter().map(|end| Some(*end > until)).collect();
-    Ok(filter_record_batch(&rows, &later)?)
+fn filtered(rows: &RecordBatch, which: std::result::Result<BooleanArray, ArrowError>) -> Result<RecordBatch> {
+    Ok(filter_record_batch(rows, &which?)?)
 }
 
 fn total(count: &Int64Array) -> u64 {

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, BooleanArray, RecordBatch};
-use arrow::compute::{filter_record_batch, not};
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::array::{Int64Array, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::compute::kernels::cmp::{gt, lt_eq};
+use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -16,7 +17,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 
-use super::layout::{Layout, Parcel, What};
+use super::layout::{Layout, Parcel, What, sorts};
 use super::pane::Sender;
 use super::properties;
 use crate::error::{Error, Result};
@@ -91,7 +92,7 @@ struct Lane {
     parked: Option<SendableRecordBatchStream>,
     /// All its windows that end until then have come.
     until: i64,
-    held: Vec<RecordBatch>,
+    held: Vec<Parcel>,
 }
 
 type Answer = (usize, Option<DfResult<RecordBatch>>, SendableRecordBatchStream);
@@ -124,8 +125,8 @@ impl Gathering {
             let mut ready = Vec::new();
             match answer {
                 Some(batch) => {
-                    for parcel in self.layout.sorts(&batch?)? {
-                        self.take(at, parcel, &mut ready)?;
+                    for parcel in sorts(&batch?)? {
+                        self.take(at, parcel, &mut ready);
                     }
                     self.lanes[at].parked = Some(stream);
                 }
@@ -150,16 +151,13 @@ impl Gathering {
         Ok(())
     }
 
-    fn take(&mut self, at: usize, parcel: Parcel, ready: &mut Vec<RecordBatch>) -> Result<()> {
+    fn take(&mut self, at: usize, parcel: Parcel, ready: &mut Vec<RecordBatch>) {
         let lane = &mut self.lanes[at];
         match parcel.what {
-            What::Closed => lane.until = parcel.at.values().iter().copied().fold(lane.until, i64::max),
-            What::Section(section) if self.layout.query(section).is_none() => {
-                lane.held.push(self.layout.batch(parcel.what, parcel.at, parcel.count, parcel.rows.as_ref())?);
-            }
-            what => ready.push(self.layout.batch(what, parcel.at, parcel.count, parcel.rows.as_ref())?),
+            What::Closed => lane.until = parcel.at().values().iter().copied().fold(lane.until, i64::max),
+            What::Section(section) if self.layout.query(section).is_none() => lane.held.push(parcel),
+            _ => ready.push(parcel.batch),
         }
-        Ok(())
     }
 
     /// Hands on the windows that every partition is done with.
@@ -170,16 +168,13 @@ impl Gathering {
         }
         self.until = until;
         for lane in &mut self.lanes {
-            for batch in std::mem::take(&mut lane.held) {
-                let ends = batch.column(1).as_primitive::<Int64Type>();
-                if ends.values().iter().all(|end| *end <= until) {
-                    ready.push(batch);
-                    continue;
+            for parcel in std::mem::take(&mut lane.held) {
+                let limit = Int64Array::new_scalar(until);
+                let later = filter_record_batch(&parcel.batch, &gt(parcel.at(), &limit)?)?;
+                ready.push(filter_record_batch(&parcel.batch, &lt_eq(parcel.at(), &limit)?)?);
+                if later.num_rows() > 0 {
+                    lane.held.push(Parcel { batch: later, ..parcel });
                 }
-                let now: BooleanArray = ends.values().iter().map(|end| Some(*end <= until)).collect();
-                ready.push(filter_record_batch(&batch, &now)?);
-                let later = not(&now)?;
-                lane.held.push(filter_record_batch(&batch, &later)?);
             }
         }
         ready.push(self.layout.note(What::Closed, until, 0)?);

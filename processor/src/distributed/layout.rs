@@ -6,9 +6,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, new_null_array};
+use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, new_null_array};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
+use arrow::compute::kernels::cmp::eq;
+use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 
 use crate::error::{Error, Result};
 use crate::plan::JobPlan;
@@ -53,9 +54,13 @@ impl What {
     }
 }
 
-/// The column of the object's number or the window's end, after that of what the row is and before a count. Rows and
-/// notes of one object go the same way, so that they keep their order.
+/// The column of what a row is.
+const WHAT: usize = 0;
+/// The column of the object's number or the window's end. Rows and notes of one object go the same way, so that they keep
+/// their order.
 const AT: usize = 1;
+/// The column of what a note counts.
+const COUNT: usize = 2;
 
 /// The sorts of rows of a stage.
 #[derive(Clone, Debug)]
@@ -71,11 +76,20 @@ pub(super) struct Layout {
 #[derive(Debug)]
 pub(super) struct Parcel {
     pub(super) what: What,
+    /// In the schema of the stage.
+    pub(super) batch: RecordBatch,
+}
+
+impl Parcel {
     /// Number of the object, or end of the window in microseconds, of each row.
-    pub(super) at: Int64Array,
-    pub(super) count: Int64Array,
-    /// None of a note.
-    pub(super) rows: Option<RecordBatch>,
+    pub(super) fn at(&self) -> &Int64Array {
+        self.batch.column(AT).as_primitive()
+    }
+
+    /// What a note counts.
+    pub(super) fn count(&self) -> &Int64Array {
+        self.batch.column(COUNT).as_primitive()
+    }
 }
 
 impl Layout {
@@ -160,6 +174,7 @@ impl Layout {
         self.batch(what, at, Int64Array::from(vec![0; rows.num_rows()]), Some(rows))
     }
 
+    /// As [`Layout::rows`] or [`Layout::note`], for what comes of a stage with another layout.
     pub(super) fn batch(
         &self,
         what: What,
@@ -183,42 +198,29 @@ impl Layout {
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
 
-    /// The rows of a batch by their sort, each sort in the order of the batch. Notes come last: what they speak of
-    /// stands before them.
-    pub(super) fn sorts(&self, batch: &RecordBatch) -> Result<Vec<Parcel>> {
-        let codes = batch.column(0).as_primitive::<Int32Type>();
-        let mut present: Vec<i32> = codes.values().to_vec();
-        present.sort_unstable();
-        present.dedup();
-        let one = present.len() == 1;
-        present
-            .into_iter()
-            .rev()
-            .map(|code| {
-                let chosen = match one {
-                    true => batch.clone(),
-                    false => {
-                        let mask: BooleanArray = codes.values().iter().map(|other| Some(*other == code)).collect();
-                        filter_record_batch(batch, &mask)?
-                    }
-                };
-                self.parcel(What::of(code)?, &chosen)
-            })
-            .collect()
+    /// The rows of a batch as they were before [`Layout::rows`], if they are of a section.
+    pub(super) fn section(&self, parcel: &Parcel) -> Result<Option<RecordBatch>> {
+        let What::Section(section) = parcel.what else { return Ok(None) };
+        let (schema, range) = self
+            .sections
+            .get(section)
+            .ok_or_else(|| Error::internal("a stage sent rows that the job does not have"))?;
+        Ok(Some(RecordBatch::try_new(Arc::clone(schema), parcel.batch.columns()[range.clone()].to_vec())?))
     }
+}
 
-    fn parcel(&self, what: What, batch: &RecordBatch) -> Result<Parcel> {
-        let number = |column: usize| batch.column(column).as_primitive::<Int64Type>().clone();
-        let rows = match what {
-            What::Section(section) => {
-                let (schema, range) = self
-                    .sections
-                    .get(section)
-                    .ok_or_else(|| Error::internal("a stage sent rows that the job does not have"))?;
-                Some(RecordBatch::try_new(Arc::clone(schema), batch.columns()[range.clone()].to_vec())?)
-            }
-            _ => None,
-        };
-        Ok(Parcel { what, at: number(AT), count: number(AT + 1), rows })
-    }
+/// The rows of a batch by their sort, each sort in the order of the batch. Notes come last: what they speak of stands
+/// before them.
+pub(super) fn sorts(batch: &RecordBatch) -> Result<Vec<Parcel>> {
+    let codes = batch.column(WHAT).as_primitive::<Int32Type>();
+    let mut present: Vec<i32> = codes.values().to_vec();
+    present.sort_unstable();
+    present.dedup();
+    let of = |code| {
+        Ok(Parcel {
+            what: What::of(code)?,
+            batch: filter_record_batch(batch, &eq(codes, &Int32Array::new_scalar(code))?)?,
+        })
+    };
+    present.into_iter().rev().map(of).collect()
 }

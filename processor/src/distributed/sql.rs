@@ -27,7 +27,8 @@ use super::rows::{RowsExec, RowsSide, Wanted};
 use crate::error::Result;
 use crate::job::{job_error, place_caret};
 use crate::lake::LakeTable;
-use crate::sql::{QueryRows, needed_by, register_functions, session_config};
+use crate::plan::functions::register_functions;
+use crate::sql::{QueryRows, needed_by, session_config};
 
 impl Cluster {
     /// Runs one query over topics of the lake, each with the name by which workers know its place. A worker that is lost
@@ -88,8 +89,8 @@ async fn planned(
         .with_distributed_scale_up_leaf_node_handler(share_out)
         .with_distributed_planner()
         .build();
-    let context = SessionContext::new_with_state(state);
-    register_functions(&context);
+    let mut context = SessionContext::new_with_state(state);
+    register_functions(&mut context)?;
     for (lake, uri) in tables {
         let table = Remote { place: Place::new(uri, lake.table()), lake: lake.clone() };
         context.register_table(lake.table().name(), Arc::new(table))?;

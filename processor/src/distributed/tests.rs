@@ -16,7 +16,7 @@ use tonic::transport::server::TcpIncoming;
 
 use super::client::Cluster;
 use super::gather::Gathering;
-use super::layout::{Layout, What};
+use super::layout::{Layout, What, sorts};
 use crate::error::ErrorKind;
 use crate::job::{Job, JobOptions, JobSource};
 
@@ -86,8 +86,8 @@ proptest! {
             drop(send);
             let (mut got, mut closed): (BTreeMap<i64, usize>, i64) = (BTreeMap::new(), i64::MIN);
             while let Some(batch) = receive.recv().await {
-                for parcel in layout.sorts(&batch.expect("a batch")).expect("sorted") {
-                    let at = parcel.at.values();
+                for parcel in sorts(&batch.expect("a batch")).expect("sorted") {
+                    let at = parcel.at().values();
                     if parcel.what == What::Closed {
                         assert!(at.iter().all(|until| *until > closed));
                         closed = at[0];

@@ -13,7 +13,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Pla
 use futures::TryStreamExt;
 
 use super::fault::heard;
-use super::layout::{Layout, Parcel, What};
+use super::layout::{Layout, What, sorts};
 use super::order::Order;
 use super::pane::Sender;
 use super::properties;
@@ -91,13 +91,14 @@ async fn merge(side: &Side, order: &Order, mut input: SendableRecordBatchStream,
     let (taken, given) = (Layout::of_state(&job.plan).await?, Layout::of_closed(&job.plan));
     let mut engine = Engine::new(&job, order.range(), Vec::new(), []).await?;
     while let Some(batch) = input.try_next().await.map_err(heard)? {
-        for Parcel { what, at, count, rows } in taken.sorts(&batch)? {
-            let passed = match (what, rows) {
+        for parcel in sorts(&batch)? {
+            let rows = taken.section(&parcel)?;
+            let passed = match (parcel.what, rows) {
                 (What::Section(section), Some(rows)) if taken.query(section).is_none() => {
                     engine.add_state(section, &rows)?;
                     continue;
                 }
-                (_, rows) => given.batch(what, at, count, rows.as_ref())?,
+                (what, rows) => given.batch(what, parcel.at().clone(), parcel.count().clone(), rows.as_ref())?,
             };
             if send.send(Ok(passed)).await.is_err() {
                 return Ok(());

@@ -21,8 +21,7 @@ use super::order::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::LakeTable;
 use crate::memory::Memory;
-use crate::plan::approx::aggregate_functions;
-use crate::plan::functions::scalar_functions;
+use crate::plan::functions::register_functions;
 
 /// Opens the folder of a topic, named as the client's path or URI, with the worker's own keys.
 pub type OpenLake = Arc<dyn Fn(&str, Table) -> Result<LakeTable> + Send + Sync>;
@@ -71,22 +70,21 @@ impl Worker {
     ///
     /// # Errors
     /// `Config` when the address cannot be used.
-    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
+    pub async fn serve(mut self, listener: TcpListener, shutdown: CancellationToken) -> Result<()> {
+        self.threads = self.threads.max(1);
         let failed = |error| Error::new(ErrorKind::Config, "could not serve stages").with_source(error);
         let address = listener.local_addr().map_err(failed)?;
         let side = Arc::new(Side::new(self, address));
         let worker = datafusion_distributed::Worker::from_session_builder(move |query: WorkerQueryContext| {
             let side = Arc::clone(&side);
             async move {
-                let mut builder = query
+                let mut state = query
                     .builder
                     .with_distributed_user_codec(Codec(Some(side)))
-                    .with_distributed_channel_resolver(Channels::default());
-                let functions = scalar_functions().into_iter().map(Arc::new);
-                builder.scalar_functions().get_or_insert_default().extend(functions);
-                let functions = aggregate_functions().into_iter().map(Arc::new);
-                builder.aggregate_functions().get_or_insert_default().extend(functions);
-                Ok::<_, DataFusionError>(builder.build())
+                    .with_distributed_channel_resolver(Channels::default())
+                    .build();
+                register_functions(&mut state)?;
+                Ok::<_, DataFusionError>(state)
             }
         });
         let instance: u64 = rand::random();
@@ -115,12 +113,12 @@ impl fmt::Debug for Side {
 
 impl Side {
     fn new(worker: Worker, address: SocketAddr) -> Self {
-        let turns = Arc::new(Semaphore::new(worker.threads.max(1)));
+        let turns = Arc::new(Semaphore::new(worker.threads));
         Self { worker, address, turns }
     }
 
-    pub(super) fn threads(&self) -> usize {
-        self.worker.threads.max(1)
+    pub(super) const fn threads(&self) -> usize {
+        self.worker.threads
     }
 
     /// Of a task, of which a job has several here.

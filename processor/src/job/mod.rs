@@ -25,9 +25,8 @@ use event::{Span, Table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Memory;
 use crate::plan::JobPlan;
-use crate::plan::approx::aggregate_functions;
 use crate::plan::cut::Kind;
-use crate::plan::functions::scalar_functions;
+use crate::plan::functions::register_functions;
 use crate::plan::locality::Origin;
 use crate::plan::normalise::normalise;
 use crate::plan::slot::SlotTable;
@@ -337,13 +336,8 @@ fn session(memory: Memory) -> Result<SessionContext> {
     let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory.operators(), 1.0).build_arc()?;
     let builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
     let state = builder.with_optimizer_rules(rules).build();
-    let context = SessionContext::new_with_state(state);
-    for function in scalar_functions() {
-        context.register_udf(function);
-    }
-    for function in aggregate_functions() {
-        context.register_udaf(function);
-    }
+    let mut context = SessionContext::new_with_state(state);
+    register_functions(&mut context)?;
     Ok(context)
 }
 

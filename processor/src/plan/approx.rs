@@ -14,7 +14,7 @@ use datafusion::common::{exec_datafusion_err, plan_err};
 use datafusion::error::Result;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, EmitTo, Expr, GroupsAccumulator, Signature, Volatility,
+    Accumulator, AggregateUDFImpl, ColumnarValue, EmitTo, Expr, GroupsAccumulator, Signature, Volatility,
 };
 use datafusion::scalar::ScalarValue;
 use xxhash_rust::xxh3::xxh3_64;
@@ -24,14 +24,9 @@ use crate::plan::sketch::{PRECISION, Sketch, precision_of, standard_error};
 /// Name of the function: Spark's.
 pub(crate) const APPROX_COUNT_DISTINCT: &str = "approx_count_distinct";
 
-/// The aggregates that every job and every query has beside DataFusion's own.
-pub(crate) fn aggregate_functions() -> Vec<AggregateUDF> {
-    vec![AggregateUDF::new_from_impl(ApproxCountDistinct::default())]
-}
-
 /// Spark's `approx_count_distinct(x[, error])`; the error is a share of the number, one standard deviation.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct ApproxCountDistinct {
+pub(crate) struct ApproxCountDistinct {
     signature: Signature,
     aliases: Vec<String>,
 }
@@ -332,6 +327,7 @@ mod tests {
     use datafusion::prelude::SessionContext;
 
     use super::*;
+    use crate::plan::functions::register_functions;
 
     fn hashes_of(values: &ArrayRef, as_type: &DataType) -> Vec<Option<u64>> {
         hashes(&cast(values, as_type).expect("cast")).expect("hashes").iter().collect()
@@ -377,8 +373,8 @@ mod tests {
     /// With keys and without, over no rows and over a filter, under both names; the error says how exact it is.
     #[tokio::test]
     async fn it_is_a_function_of_sql() {
-        let context = SessionContext::new();
-        aggregate_functions().into_iter().for_each(|function| context.register_udaf(function));
+        let mut context = SessionContext::new();
+        register_functions(&mut context).expect("functions");
         let one = async |query: &str| {
             let rows = context.sql(query).await.expect(query).collect().await.expect(query);
             rows[0].column(0).as_primitive::<Int64Type>().value(0)

@@ -1,7 +1,7 @@
-//! The scalar functions that jobs have beside DataFusion's own.
+//! The functions that jobs have beside DataFusion's own.
 //!
 //! `window` stands for a time window until the plan is cut and is never run; `pane` finds a row's pane;
-//! `tag_values` reads Nostr tags.
+//! `tag_values` reads Nostr tags. The aggregates are in `approx`.
 
 use std::sync::Arc;
 
@@ -11,11 +11,14 @@ use arrow::datatypes::{DataType, Field, Fields, TimeUnit, TimestampMicrosecondTy
 use datafusion::common::cast::as_list_array;
 use datafusion::common::{exec_err, plan_err};
 use datafusion::error::Result;
+use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+    AggregateUDF, ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
+    Volatility,
 };
 use datafusion::scalar::ScalarValue;
 
+use crate::plan::approx::ApproxCountDistinct;
 use crate::stream::window::WindowSpec;
 
 /// Name of the function that stands for a window.
@@ -33,13 +36,13 @@ pub(crate) fn window_fields() -> Fields {
     Fields::from(vec![Field::new("start", time_type(), true), Field::new("end", time_type(), true)])
 }
 
-/// Functions that every job and every query has.
-pub(crate) fn scalar_functions() -> Vec<ScalarUDF> {
-    vec![
-        ScalarUDF::new_from_impl(TimeWindow::default()),
-        ScalarUDF::new_from_impl(WindowTime::default()),
-        ScalarUDF::new_from_impl(TagValues::default()),
-    ]
+/// Registers the functions that every job and every query has beside DataFusion's own.
+pub(crate) fn register_functions(session: &mut dyn FunctionRegistry) -> Result<()> {
+    session.register_udf(Arc::new(ScalarUDF::new_from_impl(TimeWindow::default())))?;
+    session.register_udf(Arc::new(ScalarUDF::new_from_impl(WindowTime::default())))?;
+    session.register_udf(Arc::new(ScalarUDF::new_from_impl(TagValues::default())))?;
+    session.register_udaf(Arc::new(AggregateUDF::new_from_impl(ApproxCountDistinct::default())))?;
+    Ok(())
 }
 
 /// `window(time, lengths…)` as an expression.

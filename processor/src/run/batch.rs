@@ -34,6 +34,18 @@ pub struct BatchSettings {
     pub threads: usize,
 }
 
+impl BatchSettings {
+    /// Event times in microseconds.
+    fn bounds(&self) -> std::ops::Range<Option<i64>> {
+        self.from.map(EventTime::micros)..self.until.map(EventTime::micros)
+    }
+
+    /// The objects that may hold a row of the range, and how many were left out.
+    pub(crate) async fn objects(&self, lake: &LakeTable) -> Result<(Vec<LakeObject>, usize)> {
+        Ok(LakeTable::prune(lake.objects().await?, &self.bounds()))
+    }
+}
+
 /// How far a batch has come; read it from another task.
 #[derive(Debug, Default)]
 pub struct BatchProgress {
@@ -97,10 +109,9 @@ pub async fn batch(
     progress: Arc<BatchProgress>,
     on_rows: &mut (dyn FnMut(usize, RecordBatch) -> Result<()> + Send),
 ) -> Result<BatchSummary> {
-    let bounds = settings.from.map(EventTime::micros)..settings.until.map(EventTime::micros);
     let range = Range::new(settings.from, settings.until);
-    let (objects, skipped) = LakeTable::prune(lake.objects().await?, &bounds);
-    let lake = lake.needing(Needed { event_time: bounds, ..Needed::default() });
+    let (objects, skipped) = settings.objects(&lake).await?;
+    let lake = lake.needing(Needed { event_time: settings.bounds(), ..Needed::default() });
     progress.objects_total.store(objects.len() as u64, Ordering::Relaxed);
     progress.objects_skipped.store(skipped as u64, Ordering::Relaxed);
     let mut rows_out = 0;

@@ -12,7 +12,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 
 use super::*;
 use crate::plan::dialect::JobDialect;
-use crate::plan::functions::{scalar_functions, time_type, window_fields};
+use crate::plan::functions::{register_functions, time_type, window_fields};
 
 fn normalised(sql: &str, slide: Option<&str>) -> Result<Statement> {
     let mut statements = Parser::parse_sql(&JobDialect::default(), sql).expect(sql);
@@ -53,13 +53,11 @@ fn session() -> SessionContext {
         ("x", Arc::new(lists.finish()) as _),
     ])
     .expect("batch");
-    let context = SessionContext::new();
+    let mut context = SessionContext::new();
     for table in ["t", "u"] {
         context.register_batch(table, batch.clone()).expect(table);
     }
-    for function in scalar_functions() {
-        context.register_udf(function);
-    }
+    register_functions(&mut context).expect("functions");
     let time = |_: &[ColumnarValue]| datafusion::common::exec_err!("planned only");
     let window = DataType::Struct(window_fields());
     context.register_udf(create_udf("window_time", vec![window], time_type(), Volatility::Immutable, Arc::new(time)));
