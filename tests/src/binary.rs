@@ -45,6 +45,16 @@ pub fn finish(command: &mut Command) -> Finished {
     Finished { command: format!("{command:?}"), output }
 }
 
+/// Sends a signal, `TERM` for instance, to a process that the caller has started and not waited for yet.
+///
+/// # Panics
+///
+/// When it is not there any more.
+pub fn signal(name: &str, process: u32) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &process.to_string()]).status().expect("kill runs");
+    assert!(sent.success(), "process {process} is there");
+}
+
 /// A command that has ended.
 #[derive(Debug)]
 pub struct Finished {

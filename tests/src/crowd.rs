@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::scripted_relay::{Plot, ScriptedRelay};
-use crate::signed;
+use crate::{signal, signed};
 
 /// How long nothing happens while idling is measured: every relay is pinged once.
 const IDLE: Duration = Duration::from_secs(40);
@@ -138,8 +138,7 @@ fn row(rows: &mut String, child: &Child, phase: &str, frames: usize, last: &mut 
 
 /// Asks the process to stop; its last line.
 fn end(child: &mut Child) -> Result<String> {
-    let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status()?;
-    ensure!(asked.success(), "the process has ended before it was asked to");
+    signal("TERM", child.id());
     let stderr = child.stderr.take().context("it is piped")?;
     let last = BufReader::new(stderr).lines().map_while(Result::ok).last();
     child.wait()?;

@@ -24,5 +24,5 @@ pub mod stage;
 pub mod traffic;
 pub mod wire;
 
-pub use binary::{Finished, finish, sorted, tidegate};
+pub use binary::{Finished, finish, signal, sorted, tidegate};
 pub use machine::{S3Test, kafka, postgres, postgres_certificate, python, repository, s3, script, shared, unique};

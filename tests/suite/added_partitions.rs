@@ -10,7 +10,7 @@ mod kafka {
     use rdkafka::client::DefaultClientContext;
     use rdkafka::config::ClientConfig;
     use serde_json::Value;
-    use tests::{finish, kafka, tidegate, unique};
+    use tests::{finish, kafka, signal, tidegate, unique};
     use topic::{KafkaLog, KafkaSettings, Log, Record, TopicSpec};
 
     const SOON: Duration = Duration::from_secs(60);
@@ -84,7 +84,7 @@ mod kafka {
         added.unwrap().into_iter().for_each(|topic| drop(topic.unwrap()));
         write(records(300, 1));
         wait_for("the second partition", &|offsets| offsets["1"] == 300);
-        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        signal("TERM", child.id());
         assert_eq!(child.wait().unwrap().code(), Some(0));
 
         finish(&mut stream(&["--until-latest"])).success();

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
-use tests::{finish, shared, tidegate};
+use tests::{finish, shared, signal, tidegate};
 
 /// Every command that has a help of its own.
 const COMMANDS: [&[&str]; 26] = [
@@ -230,11 +230,6 @@ impl Drop for Guard {
     }
 }
 
-fn signal(child: &Guard, name: &str) {
-    let sent = Command::new("kill").args([&format!("-{name}"), &child.0.id().to_string()]).status().expect("kill runs");
-    assert!(sent.success());
-}
-
 /// A relay that says where it listens.
 fn relay() -> (Guard, String) {
     let mut child =
@@ -253,7 +248,7 @@ fn the_first_signal_drains_and_the_exit_code_is_0() {
     for name in ["INT", "TERM"] {
         let (mut child, url) = relay();
         assert!(url.starts_with("ws://127.0.0.1:"), "{url}");
-        signal(&child, name);
+        signal(name, child.0.id());
         assert_eq!(child.0.wait().expect("ended").code(), Some(0), "after SIG{name}");
     }
 }
@@ -268,10 +263,10 @@ fn the_second_signal_ends_at_once_with_130() {
     stdin.write_all(b"{}\n").expect("written");
     let mut verdicts = BufReader::new(child.0.stdout.take().expect("a pipe")).lines();
     assert!(verdicts.next().is_some(), "there is no verdict on the first line");
-    signal(&child, "INT");
+    signal("INT", child.0.id());
     let mut said = BufReader::new(child.0.stderr.take().expect("a pipe")).lines().map(|line| line.expect("text"));
     assert!(said.any(|line| line.starts_with("stopping")), "the first signal is not answered");
-    signal(&child, "INT");
+    signal("INT", child.0.id());
     assert_eq!(child.0.wait().expect("ended").code(), Some(130));
 }
 

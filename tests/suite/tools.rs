@@ -13,7 +13,7 @@ use nostr::nips::nip19::{FromBech32, ToBech32};
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::stage::RelayProcess;
-use tests::{Finished, finish, shared, tidegate};
+use tests::{Finished, finish, shared, signal, tidegate};
 
 fn run(arguments: &[&str]) -> Command {
     let mut command = tidegate();
@@ -480,8 +480,7 @@ mod events {
             ingest("another");
             ingest("new one");
             assert_eq!(next()["content"], "new one");
-            let sent = Command::new("kill").args(["-TERM", &child.0.id().to_string()]).status().expect("kill runs");
-            assert!(sent.success());
+            signal("TERM", child.0.id());
             assert_eq!(child.0.wait().expect("ended").code(), Some(0));
         }
     }

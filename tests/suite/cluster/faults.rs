@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tests::finish;
 use tests::stage::Stage;
 use tests::traffic::Traffic;
+use tests::{finish, signal};
 
 use super::{Worker, master, printed};
 use crate::crash::{say, soak};
@@ -93,9 +93,9 @@ fn a_frozen_worker_is_left_out(stage: &Stage) {
     let workers = workers(stage, 2);
     let child = batch(stage, &topic, &master(&workers)).spawn().expect("it starts");
     workers[0].hears("stage begun");
-    workers[0].signal("-STOP");
+    signal("STOP", workers[0].id());
     let (output, said) = ended(child);
-    workers[0].signal("-CONT");
+    signal("CONT", workers[0].id());
     assert!(output.status.success(), "{said}");
     assert!(output.stdout == want.as_bytes(), "another answer\n{said}");
 }
@@ -124,8 +124,7 @@ fn a_batch_that_is_broken_off_ends_on_the_workers(stage: &Stage) {
     let workers = workers(stage, 2);
     let child = batch(stage, &topic, &master(&workers)).spawn().expect("it starts");
     workers[0].hears("stage begun");
-    let interrupted = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
-    assert!(interrupted.success());
+    signal("INT", child.id());
     let (output, said) = ended(child);
     assert_eq!(output.status.code(), Some(130), "{said}");
     // A stage that was cut off is not complete.

@@ -4,15 +4,13 @@ mod faults;
 mod query;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
 use std::time::Duration;
 
 use tests::stage::Stage;
 use tests::traffic::Traffic;
 use tests::{finish, tidegate};
 
+use crate::crash::process::Process;
 use crate::main_job::input::ingest_development_set;
 
 /// By then a worker listens.
@@ -21,9 +19,8 @@ const SOON: Duration = Duration::from_secs(60);
 /// A `tidegate cluster worker`, killed when it goes out of scope.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    child: Child,
+    process: Process,
     pub(crate) address: String,
-    said: mpsc::Receiver<String>,
 }
 
 impl Worker {
@@ -34,15 +31,7 @@ impl Worker {
     pub(crate) fn at(stage: &Stage, listen: &str, arguments: &[&str]) -> Self {
         let mut command = tidegate();
         command.args(["cluster", "worker", "--listen", listen]).args(arguments).envs(stage.variables());
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("the worker starts");
-        let stderr = child.stderr.take().expect("piped");
-        let (send, said) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let _ = send.send(line);
-            }
-        });
-        let mut worker = Self { child, address: String::new(), said };
+        let mut worker = Self { process: Process::start(command), address: String::new() };
         let ready = worker.hears("worker is ready");
         let (_, address) =
             ready.split_once("listen=").or_else(|| ready.split_once("\"listen\":\"")).expect("an address");
@@ -50,26 +39,14 @@ impl Worker {
         worker
     }
 
-    /// The next line with these words.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Waits until it has said these words; the line.
     pub(crate) fn hears(&self, words: &str) -> String {
-        loop {
-            let line = self.said.recv_timeout(SOON).unwrap_or_else(|_| panic!("the worker does not say `{words}`"));
-            if line.contains(words) {
-                return line;
-            }
-        }
-    }
-
-    pub(crate) fn signal(&self, name: &str) {
-        let done = Command::new("kill").args([name, &self.child.id().to_string()]).status().expect("kill runs");
-        assert!(done.success());
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let heard = self.process.must_hear(words, SOON, |heard| heard.said(words));
+        heard.lines.into_iter().find(|line| line.contains(words)).expect("it was said")
     }
 }
 

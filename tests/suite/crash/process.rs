@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tests::signal;
 
 /// A record of `--progress json`.
 #[derive(Clone, Debug)]
@@ -113,8 +114,7 @@ impl Process {
 
     /// Asks it to stop, as an operator would.
     pub(crate) fn terminate(&self) {
-        let asked = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().expect("kill runs");
-        assert!(asked.success(), "process {} is there", self.id());
+        signal("TERM", self.id());
     }
 
     pub(crate) fn alive(&mut self) -> bool {

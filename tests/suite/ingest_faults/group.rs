@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use event::Clock;
 use tests::audit::{Owed, audit, audit_unfinished, owed, read_kafka};
 use tests::scripted_relay::{Act, Plot, ScriptedRelay};
-use tests::signed;
+use tests::{signal, signed};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use topic::{KafkaLog, KafkaSettings, Log, TopicSpec};
@@ -122,11 +122,6 @@ fn ingest(place: &Place, town: &Town, more: &[&str]) -> std::process::Command {
     let mut command = place.command(&["ingest", "nostr", "--relay", &town.urls()]);
     command.args(more);
     command
-}
-
-fn signal(process: &Process, name: &str) {
-    let sent = std::process::Command::new("kill").args([&format!("-{name}"), &process.id().to_string()]).status();
-    assert!(sent.expect("kill runs").success());
 }
 
 /// The partitions that a member said it has, last.
@@ -276,13 +271,13 @@ mod kafka {
         let (first, second) = (member(&place, &town), member(&place, &town));
         until_shared_out(&[&first, &second]);
         town.begin_news(&place);
-        signal(&first, "STOP");
+        signal("STOP", first.id());
         let (paused, all) = (Instant::now(), (0..PARTITIONS).collect::<BTreeSet<i32>>());
         until("the other takes over", &[&second], || share(&second.heard()) == all);
         say(&format!("group paused: taken over after {:.1} s", paused.elapsed().as_secs_f64()));
         let before = place.topic_records().len();
         until("the other goes on", &[&second], || place.topic_records().len() > before + 20);
-        signal(&first, "CONT");
+        signal("CONT", first.id());
         until_shared_out(&[&first, &second]);
         place.runtime.block_on(town.end_news());
         until_all_is_there(&place, &town, &[&first, &second]);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use event::Clock;
 use tests::audit::owed;
 use tests::scripted_relay::{Act, Plot, ScriptedRelay};
-use tests::signed;
+use tests::{signal, signed};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -182,7 +182,7 @@ mod kafka {
             let urls = [relay.url()];
             let first = place.ingest(&urls, &[]);
             settle(&first);
-            signal(&first, "STOP");
+            signal("STOP", first.id());
             let mut second = place.ingest(&urls, &[]);
             settle(&second);
             let now = u64::try_from(Clock::system().now_ms() / 1_000).expect("after 1970");
@@ -190,7 +190,7 @@ mod kafka {
                 relay.publish(&signed::note(now, &format!("to both, {number}")));
             }
             all_there(place, &relay, &mut second);
-            signal(&first, "CONT");
+            signal("CONT", first.id());
             std::thread::sleep(Duration::from_secs(2));
             // However the first ends, by itself or because it is asked to.
             first.terminate();
@@ -202,12 +202,6 @@ mod kafka {
 
         fn settle(process: &Process) {
             process.must_hear("the past", SOON, |heard| heard.said("everything stored has been fetched"));
-        }
-
-        fn signal(process: &Process, name: &str) {
-            let sent =
-                std::process::Command::new("kill").args([&format!("-{name}"), &process.id().to_string()]).status();
-            assert!(sent.expect("kill runs").success());
         }
     }
 }

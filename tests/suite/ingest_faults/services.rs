@@ -7,7 +7,7 @@ use event::Clock;
 use futures::TryStreamExt;
 use tests::audit::owed;
 use tests::scripted_relay::ScriptedRelay;
-use tests::signed;
+use tests::{signal, signed};
 
 use super::fault;
 use super::lab::Lab;
@@ -284,12 +284,8 @@ mod kafka {
             let mut source = place.ingest(&[relay.url()], &["--no-lake"]);
             source.must_hear("the past", SOON, |heard| heard.said("everything stored has been fetched"));
             let landers: Vec<Process> = (0..3).map(|_| place.land(&[])).collect();
-            let signal = |name: &str| {
-                let id = landers[0].id().to_string();
-                assert!(std::process::Command::new("kill").args([name, &id]).status().expect("kill runs").success());
-            };
             for round in 0..4 {
-                signal(if round % 2 == 0 { "-STOP" } else { "-CONT" });
+                signal(if round % 2 == 0 { "STOP" } else { "CONT" }, landers[0].id());
                 news(&relay, &format!("round {round}"), 500);
                 std::thread::sleep(Duration::from_millis(1_300));
             }

@@ -10,7 +10,7 @@ use processor::database::{Database as Place, End, Follower};
 use processor::{ErrorKind, Job, JobOptions, JobSource};
 use serde_json::json;
 use tests::postgres::Database;
-use tests::{finish, tidegate, unique};
+use tests::{finish, signal, tidegate, unique};
 use tokio_util::sync::CancellationToken;
 use topic::{KafkaLog, KafkaSettings, Log, Record, TopicSpec};
 
@@ -238,12 +238,7 @@ mod kafka {
             };
             let first = start();
             send(0..100);
-            let signal = |name: &str| {
-                let sent =
-                    std::process::Command::new("kill").args([&format!("-{name}"), &first.id().to_string()]).status();
-                assert!(sent.expect("kill runs").success());
-            };
-            signal("STOP");
+            signal("STOP", first.id());
             let second = start();
             send(100..200);
             let deadline = std::time::Instant::now() + Duration::from_secs(90);
@@ -251,7 +246,7 @@ mod kafka {
                 assert!(std::time::Instant::now() < deadline, "{:?}", second.heard().lines);
                 std::thread::sleep(Duration::from_millis(50));
             }
-            signal("CONT");
+            signal("CONT", first.id());
             send(200..300);
             let said = first.ends_with(6, Duration::from_secs(90));
             assert!(said.said("table `rows` was taken over by process"), "{:?}", said.lines);
