@@ -177,11 +177,10 @@ impl<'a> Target<'a> {
         } else {
             None
         };
-        let mut console = Vec::new();
-        for (number, output) in job.outputs().iter().enumerate() {
-            let elsewhere = tables.is_some() || topics.as_ref().is_some_and(|sink| sink.takes(number));
-            console.push(if elsewhere { None } else { Some(args.format.printer(Arc::clone(&output.schema))?) });
-        }
+        let elsewhere = |number| tables.is_some() || topics.as_ref().is_some_and(|sink| sink.takes(number));
+        let outputs = job.outputs().iter().enumerate();
+        let printed = outputs.map(|(number, output)| (!elsewhere(number)).then(|| Arc::clone(&output.schema)));
+        let console = args.format.printers(printed.collect())?;
         Ok(Self { console, topics, tables, held: Vec::new() })
     }
 

@@ -21,6 +21,9 @@ use table::Table;
 /// Rows that a table is laid out for at once; more are printed as a further table.
 const TABLE_ROWS: usize = 10_000;
 
+/// Bytes of text that are written at once.
+const BUFFER: usize = 64 << 10;
+
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -67,6 +70,17 @@ impl FormatArgs {
         let width = terminal.then(|| usize::from(console::Term::stdout().size().1));
         Rows::new(format, schema, width, io::stdout()).map_err(Failure::from)
     }
+
+    /// A printer for each output that has no other place; their rows lie among each other on standard output, line by
+    /// line.
+    pub(crate) fn printers(self, outputs: Vec<Option<SchemaRef>>) -> Result<Vec<Option<Rows<Stdout>>>, Failure> {
+        let format = self.chosen();
+        if matches!(format, Format::Json | Format::Parquet) && outputs.iter().flatten().count() > 1 {
+            return Err(Failure::usage("the job has several outputs, which are no single document")
+                .hint("use --format ndjson, table, csv or markdown"));
+        }
+        outputs.into_iter().map(|output| output.map(|schema| self.printer(schema)).transpose()).collect()
+    }
 }
 
 /// Prints batches of one schema.
@@ -93,7 +107,7 @@ impl<W: Write + Send> Rows<W> {
                 let writer = ArrowWriter::try_new(out, SchemaRef::clone(&schema), None).map_err(io::Error::other)?;
                 Out::Parquet(Box::new(writer))
             }
-            _ => Out::Text(BufWriter::with_capacity(64 << 10, out)),
+            _ => Out::Text(BufWriter::with_capacity(BUFFER, out)),
         };
         Ok(Self { format, schema, width, out, waiting: Vec::new(), begun: false, shown_max: usize::MAX })
     }
@@ -206,9 +220,10 @@ impl<W: Write + Send> Rows<W> {
     fn print_lines(&mut self, lines: Vec<String>) -> io::Result<()> {
         let Out::Text(out) = &mut self.out else { return Ok(()) };
         progress::aside(|| {
-            for line in lines {
+            for mut line in lines {
+                // In one piece, so that the buffer never ends within a line: what follows it may be another output's.
+                line.push('\n');
                 out.write_all(line.as_bytes())?;
-                out.write_all(b"\n")?;
             }
             Ok(())
         })
@@ -235,7 +250,7 @@ fn table_of(batch: &RecordBatch) -> io::Result<Table> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use arrow::array::{ArrayRef, Int64Array, StringArray};
 
@@ -288,6 +303,54 @@ mod tests {
         rows.finish().expect("finished");
         let table = "kind  tag\n────  ───\n   1  a,b\n… and 1 more row\n";
         assert_eq!(String::from_utf8(out).expect("text"), format!("{table}\n{table}"));
+    }
+
+    /// Several outputs share standard output.
+    #[test]
+    fn lines_stay_whole_beside_those_of_another_output() {
+        #[derive(Clone, Default)]
+        struct Shared(Arc<Mutex<Vec<u8>>>);
+        impl Write for Shared {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().expect("one thread").write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        for format in [Format::Ndjson, Format::Csv, Format::Markdown, Format::Table] {
+            let out = Shared::default();
+            let printer = || Rows::new(format, batch().schema(), None, out.clone()).expect("a printer");
+            let (mut one, mut other) = (printer(), printer());
+            // Around the size of the buffer, with the line feed and without.
+            for length in (BUFFER - 40)..=BUFFER {
+                let columns: Vec<ArrayRef> =
+                    vec![Arc::new(Int64Array::from(vec![1])), Arc::new(StringArray::from(vec!["x".repeat(length)]))];
+                one.write(&RecordBatch::try_new(batch().schema(), columns).expect("a row")).expect("written");
+                if format == Format::Table {
+                    one.flush().expect("flushed");
+                }
+                other.write(&batch()).expect("written");
+                other.flush().expect("flushed");
+            }
+            drop((one, other));
+            let text = String::from_utf8(out.0.lock().expect("one thread").clone()).expect("text");
+            let broken = text.lines().find(|line| line.contains("xx") && line.contains("a,b"));
+            assert_eq!(broken, None, "{format:?}");
+            assert!(text.ends_with('\n'), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn several_outputs_are_no_single_document() {
+        let printers = |format, outputs| FormatArgs { format: Some(format) }.printers(outputs);
+        let both = || vec![Some(batch().schema()), Some(batch().schema())];
+        for format in [Format::Json, Format::Parquet] {
+            let refused = printers(format, both()).err().expect("two outputs");
+            assert!(refused.message().contains("no single document"), "{}", refused.message());
+        }
+        assert!(printers(Format::Json, vec![Some(batch().schema()), None]).is_ok());
+        assert!(printers(Format::Ndjson, both()).is_ok());
     }
 
     #[test]

@@ -184,9 +184,9 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let mut rows = Vec::new();
     for output in job.outputs() {
         let to_topic = !args.debug && (output.name.is_some() || args.kafka_topic.is_some() || sink.is_some());
-        let schema = printed(&output.schema, mode);
-        rows.push(if to_topic { None } else { Some(args.format.printer(schema)?) });
+        rows.push((!to_topic).then(|| printed(&output.schema, mode)));
     }
+    let rows = args.format.printers(rows)?;
     let settings = StreamSettings {
         raw_topic: args.raw.topic(job.table())?,
         start: args.start,
