@@ -90,9 +90,6 @@ impl JobPlan {
             let schema = Arc::new(analysed.schema().as_arrow().clone());
             let (kind, plan) = cut(analysed, tables, &mut cuts)?;
             let plan = session.optimize(&plan)?;
-            if kind != Kind::Bounded {
-                check_reads(&plan)?;
-            }
             let origins = match kind {
                 Kind::Windowed => trace(&plan, &cuts)?.columns,
                 // One window holds everything, so nothing can reach over several.
@@ -128,6 +125,8 @@ impl JobPlan {
         if tables.is_empty() {
             return Err(Error::job("the job reads no table").with_hint("select from `events`"));
         }
+        let mut asked = queries.iter().filter(|query| query.kind != Kind::Bounded);
+        asked.try_for_each(|query| check_reads(&query.plan))?;
         Ok(Self { session, tables, cuts, queries, state_bytes })
     }
 
