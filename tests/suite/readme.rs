@@ -48,7 +48,7 @@ fn run(commands: &[String], replace: &[(&str, &str)]) {
             command = command.replace(from, to);
         }
         if command.starts_with("tidegate up ") {
-            command = format!("timeout --preserve-status -s TERM 9 {command}");
+            command = format!("timeout --preserve-status -s TERM 20 {command}");
         }
         script.push_str(&format!("echo '+ '{} >&2\n{command}\n", quoted(&command)));
     }
