@@ -41,6 +41,13 @@ pub(crate) enum Format {
     Parquet,
 }
 
+impl Format {
+    /// Whether all rows are one document, beside which nothing else can be printed.
+    pub(crate) const fn is_document(self) -> bool {
+        matches!(self, Self::Json | Self::Parquet)
+    }
+}
+
 /// The option `--format`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct FormatArgs {
@@ -75,7 +82,7 @@ impl FormatArgs {
     /// line.
     pub(crate) fn printers(self, outputs: Vec<Option<SchemaRef>>) -> Result<Vec<Option<Rows<Stdout>>>, Failure> {
         let format = self.chosen();
-        if matches!(format, Format::Json | Format::Parquet) && outputs.iter().flatten().count() > 1 {
+        if format.is_document() && outputs.iter().flatten().count() > 1 {
             return Err(Failure::usage("the job has several outputs, which are no single document")
                 .hint("use --format ndjson, table, csv or markdown"));
         }

@@ -120,7 +120,7 @@ fn job_window(text: &str) -> Result<JobWindow, String> {
 
 /// Runs until told to stop.
 pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
-    if matches!(args.format.format, Some(Format::Json | Format::Parquet)) {
+    if args.format.format.is_some_and(Format::is_document) {
         return Err(Failure::usage("jobs that run together print no single document")
             .hint("use --format table, ndjson, csv or markdown"));
     }
